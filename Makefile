@@ -1,0 +1,95 @@
+# spipe-filters. GNU Make. What a packager may set comes first.
+VERSION = 1.0.0
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DESTDIR ?=
+BUILD ?= build
+CFLAGS ?= -O2 -g
+PKG_CONFIG ?= pkg-config
+INSTALL ?= install
+
+WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
+WITH_IPSEC_MB ?= no  # multi-lane packets for bulk, from Intel's library
+STATIC ?= no         # one file, half the start-up
+SANDBOX ?= yes       # no: for builds under valgrind and gcov only
+SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
+WERROR ?= no
+
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
+XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
+
+yes = $(filter yes,$(strip $(1)))
+
+flags = -std=gnu11 -D_GNU_SOURCE -DSPIPE_VERSION='"$(VERSION)"' -Icommon -MMD -MP \
+	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+	-Wwrite-strings -Wformat=2 -fstack-protector-strong $(zero_registers)
+link = -Wl,-z,relro,-z,now,-z,noexecstack
+libs = -lcrypto
+
+# Registers that held secrets are cleared at each return, where the compiler can.
+zero_registers := $(shell echo | $(CC) -fzero-call-used-regs=used-gpr -E - >/dev/null 2>&1 && \
+	echo -fzero-call-used-regs=used-gpr)
+
+ifneq ($(call yes,$(WITH_SYSTEMD)),)
+flags += -DWITH_SYSTEMD
+endif
+ifneq ($(call yes,$(WERROR)),)
+flags += -Werror
+endif
+ifneq ($(call yes,$(SANDBOX)),yes)
+flags += -DNO_SANDBOX
+endif
+ifneq ($(call yes,$(SANITIZE)),)
+flags += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else
+flags += -D_FORTIFY_SOURCE=2
+endif
+ifneq ($(call yes,$(STATIC)),)
+link += -static
+else
+flags += -fPIE
+link += -pie
+endif
+ifneq ($(call yes,$(WITH_IPSEC_MB)),)
+flags += -DWITH_IPSEC_MB
+libs += -l:libIPSec_MB.a # static: its start-up cost stays out of small connections
+endif
+
+sources := $(filter-out common/packet-ipsec-mb.c,$(wildcard common/*.c))
+ifneq ($(call yes,$(WITH_IPSEC_MB)),)
+sources += common/packet-ipsec-mb.c
+endif
+common := $(sources:%.c=$(BUILD)/%.o)
+programs := $(BUILD)/spipe-enc $(BUILD)/spipe-dec
+ifneq ($(call yes,$(WITH_SYSTEMD)),)
+programs += $(BUILD)/spipe-generator
+endif
+
+all: $(programs)
+
+$(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common)
+	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
+
+$(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o
+	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+# Rebuild when the way to build has changed.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' | cmp -s - $@ || \
+		echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' >$@
+
+# Programs that tests run: each links the code that the filters use.
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
+	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
+
+FORCE:
+.PHONY: all FORCE
+.SECONDARY:
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)

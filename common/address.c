@@ -1,0 +1,157 @@
+#include "address.h"
+
+#include <arpa/inet.h>
+#include <linux/vm_sockets.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff }; /* ::ffff:0:0/96 */
+
+/* Finish an address whose family and ip are set: unmap IPv4, write the text. */
+static void settle(struct address *address)
+{
+	if (address->family == AF_INET6 && memcmp(address->ip, mapped, sizeof(mapped)) == 0) {
+		address->family = AF_INET;
+		memmove(address->ip, address->ip + sizeof(mapped), 4);
+	}
+	inet_ntop(address->family, address->ip, address->text, sizeof(address->text));
+}
+
+static void from_socket(struct address *address, const struct sockaddr_storage *from,
+    socklen_t size)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)from;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
+	const struct sockaddr_un *un = (const struct sockaddr_un *)from;
+	const struct sockaddr_vm *vm = (const struct sockaddr_vm *)from;
+	size_t length;
+
+	address->family = from->ss_family;
+	switch (from->ss_family) {
+	case AF_INET:
+		memcpy(address->ip, &in->sin_addr, 4);
+		address->port = ntohs(in->sin_port);
+		settle(address);
+		break;
+	case AF_INET6:
+		memcpy(address->ip, &in6->sin6_addr, 16);
+		address->port = ntohs(in6->sin6_port);
+		settle(address);
+		break;
+	case AF_VSOCK:
+		snprintf(address->text, sizeof(address->text), "vsock:%u", vm->svm_cid);
+		address->port = vm->svm_port;
+		break;
+	case AF_UNIX:
+		length = size - offsetof(struct sockaddr_un, sun_path);
+		for (size_t i = 0; i < length && i < sizeof(address->text) - 1; i++) {
+			char c = un->sun_path[i];
+			if (c == '\0' && i > 0)
+				break;
+			/* An abstract name begins with NUL: shown as '@'. */
+			address->text[i] = c == '\0' ? '@' : (c > ' ' && c < 127) ? c : '?';
+		}
+		break;
+	default:
+		address->family = AF_UNSPEC;
+	}
+}
+
+int address_parse(struct address *address, const char *text)
+{
+	char bare[INET6_ADDRSTRLEN + 1];
+	size_t length = strlen(text);
+
+	memset(address, 0, sizeof(*address));
+	if (length > 2 && text[0] == '[' && text[length - 1] == ']') {
+		text++;
+		length -= 2;
+	}
+	if (length >= sizeof(bare))
+		return -1;
+	memcpy(bare, text, length);
+	bare[length] = '\0';
+	if (inet_pton(AF_INET, bare, address->ip) == 1)
+		address->family = AF_INET;
+	else if (inet_pton(AF_INET6, bare, address->ip) == 1)
+		address->family = AF_INET6;
+	else
+		return -1;
+	settle(address);
+	return 0;
+}
+
+static void from_environment(struct address *address)
+{
+	static const char *const names[][2] = {
+		{ "REMOTE_ADDR", "REMOTE_PORT" },
+		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
+		{ "REMOTE_HOST", "REMOTE_PORT" },
+		{ "SOCAT_PEERADDR", "SOCAT_PEERPORT" },
+	};
+	const char *text;
+	char *end;
+	unsigned long port;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		text = getenv(names[i][0]);
+		if (text == NULL || address_parse(address, text) != 0)
+			continue;
+		text = getenv(names[i][1]);
+		port = text == NULL ? 0 : strtoul(text, &end, 10);
+		if (text != NULL && *end == '\0' && port <= 65535)
+			address->port = (uint32_t)port;
+		return;
+	}
+	memset(address, 0, sizeof(*address));
+}
+
+void peer_learn(struct peer *peer, int fd)
+{
+	struct sockaddr_storage from;
+	socklen_t size = sizeof(from);
+
+	memset(peer, 0, sizeof(*peer));
+	if (getpeername(fd, (struct sockaddr *)&from, &size) == 0)
+		from_socket(&peer->remote, &from, size);
+	size = sizeof(from);
+	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
+		from_socket(&peer->local, &from, size);
+	/* socat's own socketpair is not the connection: what it knows of that is in the environment. */
+	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
+		from_environment(&peer->remote);
+}
+
+void address_format(const struct address *address, char *text, size_t size)
+{
+	if (address->text[0] == '\0')
+		snprintf(text, size, "-");
+	else if (address->port == 0)
+		snprintf(text, size, "%s", address->text);
+	else
+		snprintf(text, size, address->family == AF_INET6 ? "[%s]:%u" : "%s:%u",
+		    address->text, address->port);
+}
+
+static void export(const struct address *address, const char *name, const char *port_name)
+{
+	char port[16];
+
+	unsetenv(name);
+	unsetenv(port_name);
+	if (address->text[0] != '\0')
+		setenv(name, address->text, 1);
+	if (address->port != 0) {
+		snprintf(port, sizeof(port), "%u", address->port);
+		setenv(port_name, port, 1);
+	}
+}
+
+void peer_export(const struct peer *peer)
+{
+	export(&peer->remote, "SPIPE_PEER_ADDR", "SPIPE_PEER_PORT");
+	export(&peer->local, "SPIPE_LOCAL_ADDR", "SPIPE_LOCAL_PORT");
+}

@@ -1,0 +1,181 @@
+#include "command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "wait.h"
+
+#define LAUNCHER_GO 3
+#define LAUNCHER_FAILURE 4
+
+/* Runs in the child. It knows no secret: those are in memory that fork wipes. */
+static void launcher(int far, int go, int failure, char *const *argv, const struct keyring *ring,
+    bool quiet, pid_t parent)
+{
+	uint32_t key;
+
+	setpgid(0, 0);
+	dup2(far, STDIN_FILENO);
+	dup2(far, STDOUT_FILENO);
+	if (quiet)
+		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+	go = fcntl(go, F_DUPFD, 10);
+	failure = fcntl(failure, F_DUPFD, 10);
+	dup3(go, LAUNCHER_GO, O_CLOEXEC);
+	dup3(failure, LAUNCHER_FAILURE, O_CLOEXEC);
+	/* The connection and whatever else we inherited: not the command's, nor to be kept open. */
+	close_range(LAUNCHER_FAILURE + 1, ~0U, 0);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent || read(LAUNCHER_GO, &key, sizeof(key)) != sizeof(key) ||
+	    key >= ring->count)
+		_exit(0);
+	setenv("SPIPE_KEY", ring->key[key].name, 1);
+	unsetenv("NOTIFY_SOCKET");
+	if (ring->key[key].rules != NULL && ring->key[key].rules->command[0] != NULL)
+		argv = ring->key[key].rules->command;
+	signals_release();
+	execvp(argv[0], argv);
+	(void)!write(LAUNCHER_FAILURE, &errno, sizeof(errno));
+	_exit(127);
+}
+
+int command_prepare(struct command *command, char *const *argv, const struct keyring *ring,
+    bool quiet, struct outcome *outcome)
+{
+	int go[2], failure[2], far[2];
+	pid_t parent = getpid();
+
+	if (pipe2(go, O_CLOEXEC) != 0 || pipe2(failure, O_CLOEXEC) != 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
+		return fail(outcome, EX_OSERR, "no descriptors for the command: %s", strerror(errno));
+	command->name = argv[0];
+	command->pid = fork();
+	if (command->pid == -1) {
+		command->pid = 0;
+		return fail(outcome, EX_OSERR, "cannot fork for the command: %s", strerror(errno));
+	}
+	if (command->pid == 0)
+		launcher(far[1], go[0], failure[1], argv, ring, quiet, parent);
+	setpgid(command->pid, command->pid); /* whoever of the two comes first */
+	close(go[0]);
+	close(failure[1]);
+	close(far[1]);
+	command->go = go[1];
+	command->failure = failure[0];
+	command->socket = far[0];
+	return 0;
+}
+
+int command_start(struct command *command, size_t key, struct outcome *outcome)
+{
+	uint32_t index = (uint32_t)key;
+	int error;
+	ssize_t got;
+
+	if (write(command->go, &index, sizeof(index)) != sizeof(index))
+		return fail(outcome, EX_OSERR, "the launcher of the command is gone: %s",
+		    strerror(errno));
+	while ((got = read(command->failure, &error, sizeof(error))) == -1 && errno == EINTR)
+		;
+	if (got == sizeof(error))
+		return fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s", command->name,
+		    strerror(error));
+	return 0;
+}
+
+int command_receive_socket(struct command *command, int64_t deadline, struct outcome *outcome)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	char byte;
+	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = sizeof(control) };
+	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
+	struct cmsghdr *passed;
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address);
+	int fd = -1;
+
+	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
+		if (signal_stop) {
+			outcome->signal = signal_stop;
+			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was "
+			    "connecting", outcome->signal, command->name);
+		}
+		if (errno != EAGAIN && errno != EINTR)
+			break;
+		if (wait_poll(&ready, 1, deadline) == 0)
+			return fail(outcome, EX_TEMPFAIL, "the command %s handed back no socket "
+			    "in time", command->name);
+	}
+	passed = CMSG_FIRSTHDR(&message);
+	if (passed != NULL && passed->cmsg_level == SOL_SOCKET &&
+	    passed->cmsg_type == SCM_RIGHTS && passed->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&fd, CMSG_DATA(passed), sizeof(fd));
+	close(command->socket);
+	command->socket = -1;
+	if (command_finish(command, deadline, outcome) != 0)
+		return -1;
+	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0)
+		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
+		    "socket", command->name);
+	return fd;
+}
+
+/* The command has ended with `status` as wait(2) gives it. */
+static int judge(const struct command *command, int status, struct outcome *outcome)
+{
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	if (WIFEXITED(status))
+		return fail(outcome, EX_UNAVAILABLE, "the command %s exited with status %d",
+		    command->name, WEXITSTATUS(status));
+	return fail(outcome, EX_UNAVAILABLE, "the command %s was killed by signal %d (%s)",
+	    command->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+}
+
+int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
+{
+	int status = 0;
+	siginfo_t info;
+
+	if (command->pid == 0)
+		return 0;
+	for (;;) {
+		/* Not reaped yet, so that the group's number stays ours until it is killed. */
+		info.si_pid = 0;
+		if (waitid(P_PID, (id_t)command->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+		    info.si_pid != 0)
+			break;
+		if (wait_poll(NULL, 0, deadline) == 0) {
+			command_kill(command);
+			return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and "
+			    "was killed", command->name);
+		}
+	}
+	kill(-command->pid, SIGKILL);
+	waitpid(command->pid, &status, 0);
+	command->pid = 0;
+	return judge(command, status, outcome);
+}
+
+void command_kill(struct command *command)
+{
+	if (command->pid == 0)
+		return;
+	/* Stopped first, so that none of them runs on to see another's end as its end of input. */
+	kill(-command->pid, SIGSTOP);
+	kill(-command->pid, SIGKILL);
+	waitpid(command->pid, NULL, 0);
+	command->pid = 0;
+}

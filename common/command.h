@@ -1,0 +1,50 @@
+#ifndef SPIPE_COMMAND_H
+#define SPIPE_COMMAND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "keys.h"
+#include "outcome.h"
+
+/*
+ * The command on the far side. A launcher is forked while we may still fork; it waits, without
+ * our secrets and our descriptors, for the word to become the command.
+ */
+struct command {
+	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
+	int go;           /* we write the key's index here, and the launcher goes */
+	int failure;      /* the launcher writes errno here if it can't; end of file: it runs */
+	int socket;       /* our end of its stdin and stdout */
+	const char *name; /* for messages */
+};
+
+#define COMMAND_GRACE 2 /* seconds that a command has to exit after the last byte */
+
+/*
+ * Fork the launcher for `argv`, or for the command in the rules of the key that is found.
+ * `quiet` gives it /dev/null for stderr. Returns 0, or -1 with the outcome (71) set.
+ */
+int command_prepare(struct command *, char *const *argv, const struct keyring *, bool quiet,
+    struct outcome *);
+
+/* Say go, with the key that the peer has proved. Returns 0 once the command runs, or -1 (69). */
+int command_start(struct command *, size_t key, struct outcome *);
+
+/*
+ * Receive the connected socket that the command hands back over its stdout (SCM_RIGHTS), before
+ * `deadline`, and reap the command. Returns the socket, or -1 with the outcome (69, 75) set.
+ */
+int command_receive_socket(struct command *, int64_t deadline, struct outcome *);
+
+/*
+ * Wait for the command to exit until `deadline`, then kill what is left of its group, and reap.
+ * Returns 0 if it exited with status 0, or -1 with the outcome (69) set.
+ */
+int command_finish(struct command *, int64_t deadline, struct outcome *);
+
+/* Kill the command and its children at once, and reap it. Harmless when there is none. */
+void command_kill(struct command *);
+
+#endif

@@ -1,0 +1,176 @@
+#include "connection.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "proxy.h"
+#include "relay.h"
+#include "sandbox.h"
+#include "wait.h"
+
+int connection_open(struct connection *c, enum role role, int argc, char **argv)
+{
+	struct options *options = &c->options;
+
+	memset(c, 0, sizeof(*c));
+	c->near.in = c->near.out = c->far.in = c->far.out = -1;
+	secret_harden();
+	near_find(&c->near_found);
+	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
+	    role == ROLE_DEC ? "dec" : "enc", c->near_found.is_stderr);
+	if (options_parse(options, role, argc, argv, &c->outcome) != 0 || options->shown)
+		return -1;
+	if (c->near_found.wrong.status != 0) {
+		c->outcome = c->near_found.wrong;
+		return -1;
+	}
+	signals_take();
+	c->deadline = time_now() + options->timeout;
+	side_set(&c->near, "near side", c->near_found.in, c->near_found.out,
+	    !options->no_keepalive);
+	peer_learn(&c->peer, c->near_found.in);
+	peer_export(&c->peer);
+	report_on(&c->report, &c->peer, c->near_found.is_network, options->verbose);
+	/* Nothing of what openssl.cnf could ask for is used here, and reading it takes time. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+	c->secrets = secret_alloc(sizeof(*c->secrets));
+	if (c->secrets == NULL)
+		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
+	c->secrets->handshake.pfs = !options->no_pfs;
+	c->secrets->handshake.require_pfs = options->require_pfs;
+	return keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
+	    role == ROLE_DEC, &c->report, &c->outcome);
+}
+
+int connection_prepare_far(struct connection *c)
+{
+	if (c->options.command != NULL)
+		return command_prepare(&c->command, c->options.command, &c->ring,
+		    c->near_found.is_stderr, &c->outcome);
+	if (!c->near_found.ucspi)
+		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
+		    "(a UCSPI client's connection) are not open; see --help");
+	side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
+	return 0;
+}
+
+int connection_enter_sandbox(struct connection *c)
+{
+	const char *missing;
+
+	if (sandbox_enter(c->command.pid, &missing) == 0)
+		return 0;
+	if (c->options.sandbox_required)
+		return fail(&c->outcome, EX_OSERR, "no sandbox: this kernel or build lacks %s",
+		    missing);
+#ifndef NO_SANDBOX
+	report_warn(&c->report, "going on without a sandbox: this kernel or build lacks %s",
+	    missing);
+#endif
+	return 0;
+}
+
+int connection_start_far(struct connection *c)
+{
+	if (c->options.command == NULL)
+		return 0;
+	if (command_start(&c->command, c->key, &c->outcome) != 0)
+		return -1;
+	if (!c->options.fd_pass)
+		side_set(&c->far, "far side", c->command.socket, c->command.socket, false);
+	return 0;
+}
+
+int connection_receive_far(struct connection *c)
+{
+	int fd;
+
+	if (!c->options.fd_pass)
+		return 0;
+	fd = command_receive_socket(&c->command, c->deadline, &c->outcome);
+	if (fd == -1)
+		return -1;
+	side_set(&c->far, "far side", fd, fd, !c->options.no_keepalive);
+	return 0;
+}
+
+int connection_check_rules(struct connection *c)
+{
+	const struct rules *rules = c->ring.key[c->key].rules;
+	bool pfs = dh_classify(c->secrets->handshake.theirs) == DH_SOUND;
+
+	c->report.key = c->ring.key[c->key].name;
+	if (rules == NULL)
+		return 0;
+	return rules_check(rules, &c->peer.remote, pfs, time(NULL), &c->outcome);
+}
+
+int connection_relay(struct connection *c, enum role role)
+{
+	const uint8_t *client = c->secrets->handshake.keys, *server = client + 64;
+	const uint8_t *seal = role == ROLE_ENC ? client : server;
+	const uint8_t *open = role == ROLE_ENC ? server : client;
+	uint8_t header[PROXY_HEADER_MOST];
+	struct relay relay = {
+		.near = &c->near,
+		.far = &c->far,
+		.near_is_plain = role == ROLE_ENC,
+		.seal = &c->secrets->seal,
+		.open = &c->secrets->open,
+		.idle = c->options.idle,
+		.linger = c->options.linger,
+		.report = &c->report,
+	};
+
+	c->report.key = c->ring.key[c->key].name;
+	if (packet_init(relay.seal, seal, seal + 32) != 0 ||
+	    packet_init(relay.open, open, open + 32) != 0)
+		return fail(&c->outcome, EX_OSERR, "libcrypto has no AES-256, or no memory");
+	wipe(&c->secrets->handshake, sizeof(c->secrets->handshake));
+	keyring_wipe(&c->ring);
+	if (c->options.proxy_version != 0) {
+		relay.header = header;
+		relay.header_size = proxy_header(header, c->options.proxy_version, &c->peer,
+		    role == ROLE_DEC ? c->report.key : NULL);
+	}
+	report_ready(&c->report);
+	return relay_run(&relay, &c->outcome);
+}
+
+int connection_close(struct connection *c)
+{
+	struct outcome *outcome = &c->outcome;
+
+	if (outcome->status == 0) {
+		side_close(&c->far);
+		command_finish(&c->command, time_now() + COMMAND_GRACE * SECOND, outcome);
+		side_close(&c->near);
+	} else {
+		command_kill(&c->command);
+		side_reset(&c->far);
+		side_reset(&c->near);
+	}
+	if (c->secrets != NULL) {
+		packet_done(&c->secrets->seal);
+		packet_done(&c->secrets->open);
+		secret_free(c->secrets, sizeof(*c->secrets));
+	}
+	keyring_wipe(&c->ring);
+	if (!c->options.shown)
+		report_end(&c->report, outcome);
+	if (outcome->signal != 0) {
+		sigset_t ours;
+
+		signal(outcome->signal, SIG_DFL);
+		sigemptyset(&ours);
+		sigaddset(&ours, outcome->signal);
+		sigprocmask(SIG_UNBLOCK, &ours, NULL);
+		kill(getpid(), outcome->signal);
+	}
+	return outcome->status;
+}

@@ -1,0 +1,59 @@
+#ifndef SPIPE_CONNECTION_H
+#define SPIPE_CONNECTION_H
+
+#include "address.h"
+#include "command.h"
+#include "handshake.h"
+#include "keys.h"
+#include "near.h"
+#include "options.h"
+#include "outcome.h"
+#include "packet.h"
+#include "report.h"
+#include "side.h"
+
+/* All that one connection owns. The steps of its life below are what the two programs' main is
+ * made of; each returns 0, or -1 with the outcome set, and then only the last is left to do. */
+struct connection {
+	struct options options;
+	struct near near_found;
+	struct side near, far;
+	struct peer peer;
+	struct report report;
+	struct keyring ring;
+	struct command command;
+	int64_t deadline; /* of the handshake and the far side */
+	size_t key;       /* index of the one that was used */
+	struct secrets {
+		struct handshake handshake;
+		struct packet_state seal, open;
+	} *secrets; /* in secret memory */
+	struct outcome outcome;
+};
+
+/* 1: options, near side, log, keys. Also returns -1, with status 0, when --help was answered. */
+int connection_open(struct connection *, enum role, int argc, char **argv);
+
+/* 2: the far side's launcher, or the descriptors that a UCSPI client left. */
+int connection_prepare_far(struct connection *);
+
+/* 3: the walls. From here on: no open, socket, connect, fork or exec. */
+int connection_enter_sandbox(struct connection *);
+
+/* The command is started, and told the key's name. */
+int connection_start_far(struct connection *);
+
+/* The far side stands: with -p, its socket has come. */
+int connection_receive_far(struct connection *);
+
+/* The rules of the key that the client has used. */
+int connection_check_rules(struct connection *);
+
+/* Relay until the end. `role` says which keys seal. */
+int connection_relay(struct connection *, enum role);
+
+/* Break or end both sides, wipe, reap, report. Returns the exit status; a signal that ended us kills
+ * us here. */
+int connection_close(struct connection *);
+
+#endif

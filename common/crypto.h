@@ -1,0 +1,58 @@
+#ifndef SPIPE_CRYPTO_H
+#define SPIPE_CRYPTO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_CTX: copyable, and free of EVP's start-up cost */
+#include <openssl/sha.h>
+
+#define HASH_SIZE 32 /* SHA-256 and HMAC-SHA256 output */
+#define DH_SIZE 256  /* an element of the 2048-bit MODP group 14, RFC 3526 */
+#define EXPONENT_SIZE 32
+
+/* An HMAC-SHA256 key as the two hash states it leads to (RFC 2104, section 4). */
+struct hmac_key {
+	SHA256_CTX inner, outer;
+};
+
+/* Prepare `key` from `size` bytes at `secret`; size is at most 64 (one hash block). */
+void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size);
+
+/* mac = HMAC-SHA256(key, a || b). Either part may be NULL when its size is 0. */
+void hmac(const struct hmac_key *key, const void *a, size_t asize, const void *b, size_t bsize,
+    uint8_t mac[static HASH_SIZE]);
+
+/*
+ * out = PBKDF2-HMAC-SHA256(key, salt, 1 iteration, outsize bytes), RFC 8018 section 5.2:
+ * with one iteration each 32-byte block is HMAC(key, salt || big-endian32(block number)).
+ */
+void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, uint8_t *out,
+    size_t outsize);
+
+/* 1 when the `size` bytes at a and b are equal, else 0, in time that depends on size only. */
+int equal_secret(const void *a, const void *b, size_t size);
+
+/*
+ * out = base^exponent mod p, p the group 14 prime, in time independent of base and exponent.
+ * A NULL base means the generator, 2. Returns 0, or -1 when memory ran out.
+ */
+int dh_power(uint8_t out[static DH_SIZE], const uint8_t *base,
+    const uint8_t exponent[static EXPONENT_SIZE]);
+
+enum dh_kind {
+	DH_SOUND,
+	DH_GUESSABLE, /* 0, 1 or p-1: the shared value can be guessed, so no forward secrecy */
+	DH_INVALID    /* p or more: no honest peer sends it */
+};
+
+/* What kind of value a peer's `y` is. y is public: this needs no constant time. */
+enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
+
+/* Fill `out`, at most 256 bytes, from the kernel's generator. Returns 0, or -1 with errno set. */
+int random_bytes(void *out, size_t size);
+
+/* Overwrite `size` bytes at p in a way the compiler keeps. */
+void wipe(void *p, size_t size);
+
+#endif

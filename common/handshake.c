@@ -1,0 +1,176 @@
+#include "handshake.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "wait.h"
+
+void handshake_derive_dhmac(struct handshake *h)
+{
+	pbkdf2_once(&h->K, h->nonces, sizeof(h->nonces), h->dhmac, sizeof(h->dhmac));
+}
+
+/* mac = HMAC(dhmac, y), the second part of a proof. */
+static void proof_mac(const uint8_t dhmac[static HASH_SIZE], const uint8_t y[static DH_SIZE],
+    uint8_t mac[static HASH_SIZE])
+{
+	struct hmac_key key;
+
+	hmac_key_set(&key, dhmac, HASH_SIZE);
+	hmac(&key, y, DH_SIZE, NULL, 0, mac);
+	wipe(&key, sizeof(key));
+}
+
+int handshake_prove(struct handshake *h, const uint8_t dhmac[static HASH_SIZE])
+{
+	if (!h->pfs) {
+		memset(h->ours, 0, DH_SIZE);
+		h->ours[DH_SIZE - 1] = 1;
+	} else if (dh_power(h->ours, NULL, h->x) != 0)
+		return -1;
+	proof_mac(dhmac, h->ours, h->ours + DH_SIZE);
+	return 0;
+}
+
+int handshake_derive_keys(struct handshake *h)
+{
+	uint8_t salt[2 * NONCE_SIZE + DH_SIZE];
+
+	if (!h->pfs)
+		memcpy(h->shared, h->ours, DH_SIZE); /* 1, whatever the peer's y */
+	else if (dh_power(h->shared, h->theirs, h->x) != 0)
+		return -1;
+	memcpy(salt, h->nonces, sizeof(h->nonces));
+	memcpy(salt + sizeof(h->nonces), h->shared, DH_SIZE);
+	pbkdf2_once(&h->K, salt, sizeof(salt), h->keys, sizeof(h->keys));
+	wipe(salt, sizeof(salt));
+	return 0;
+}
+
+long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE], size_t count)
+{
+	struct hmac_key K;
+	uint8_t dhmac_C[HASH_SIZE], mac[HASH_SIZE], chosen[KEY_SIZE] = { 0 };
+	long found = -1;
+
+	for (size_t i = 0; i < count; i++) {
+		hmac_key_set(&K, secrets[i], KEY_SIZE);
+		pbkdf2_once(&K, h->nonces, sizeof(h->nonces), dhmac_C, sizeof(dhmac_C));
+		proof_mac(dhmac_C, h->theirs, mac);
+		/* All ones for the key that matches, else 0; no branch on it in the loop. */
+		long match = -(long)equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE);
+		found = (found & ~match) | ((long)i & match);
+		for (size_t j = 0; j < KEY_SIZE; j++)
+			chosen[j] |= (uint8_t)(secrets[i][j] & match);
+	}
+	hmac_key_set(&h->K, chosen, sizeof(chosen));
+	handshake_derive_dhmac(h);
+	wipe(&K, sizeof(K));
+	wipe(dhmac_C, sizeof(dhmac_C));
+	wipe(mac, sizeof(mac));
+	wipe(chosen, sizeof(chosen));
+	return found;
+}
+
+/* The outcome of an exchange that failed with errno. */
+static int lost(const char *peer, struct outcome *outcome)
+{
+	if (errno == EINTR && signal_stop) {
+		outcome->signal = signal_stop;
+		return fail(outcome, EX_TEMPFAIL, "ended by signal %d during the handshake",
+		    outcome->signal);
+	}
+	if (errno == ETIMEDOUT)
+		return fail(outcome, EX_TEMPFAIL, "the handshake did not finish in time: no "
+		    "(full) answer from the %s", peer);
+	return fail(outcome, EX_NOPERM, "the %s closed the connection during the handshake: most "
+	    "likely it has another key%s%s", peer, errno == ENODATA ? "" : ": ",
+	    errno == ENODATA ? "" : strerror(errno));
+}
+
+static int no_memory(struct outcome *outcome)
+{
+	return fail(outcome, EX_OSERR, "out of memory in the handshake");
+}
+
+/* Judge the peer's y, whose MAC was right. */
+static int check_value(const struct handshake *h, const char *peer, struct outcome *outcome)
+{
+	switch (dh_classify(h->theirs)) {
+	case DH_INVALID:
+		return fail(outcome, EX_NOPERM, "the %s sent a number outside the group: it is "
+		    "not spiped", peer);
+	case DH_GUESSABLE:
+		if (h->require_pfs)
+			return fail(outcome, EX_NOPERM, "the %s offers no forward secrecy, and "
+			    "it is required here", peer);
+		break;
+	case DH_SOUND:
+		break;
+	}
+	return 0;
+}
+
+/* Our nonce and exponent, and the exchange of nonces. */
+static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t *theirs,
+    int64_t deadline, const char *peer, struct outcome *outcome)
+{
+	if (random_bytes(ours, NONCE_SIZE) != 0 || random_bytes(h->x, sizeof(h->x)) != 0)
+		return fail(outcome, EX_OSERR, "no randomness from the kernel: %s",
+		    strerror(errno));
+	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
+	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
+		return lost(peer, outcome);
+	return 0;
+}
+
+int handshake_client(struct handshake *h, struct side *wire, const uint8_t secret[static KEY_SIZE],
+    int64_t deadline, struct outcome *outcome)
+{
+	uint8_t mac[HASH_SIZE];
+
+	if (begin(h, wire, h->nonces, h->nonces + NONCE_SIZE, deadline, "server", outcome) != 0)
+		return -1;
+	hmac_key_set(&h->K, secret, KEY_SIZE);
+	handshake_derive_dhmac(h);
+	if (handshake_prove(h, h->dhmac) != 0)
+		return no_memory(outcome);
+	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0 ||
+	    side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
+		return lost("server", outcome);
+	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
+	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
+		return fail(outcome, EX_NOPERM, "the server did not prove that it holds the key: "
+		    "it has another one, or is not spiped");
+	if (check_value(h, "server", outcome) != 0)
+		return -1;
+	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
+}
+
+int handshake_server_meet(struct handshake *h, struct side *wire,
+    const uint8_t (*secrets)[KEY_SIZE], size_t count, size_t *found, int64_t deadline,
+    struct outcome *outcome)
+{
+	long index;
+
+	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, "client", outcome) != 0)
+		return -1;
+	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
+		return lost("client", outcome);
+	index = handshake_find_key(h, secrets, count);
+	if (index == -1)
+		return fail(outcome, EX_NOPERM, "the client did not prove that it holds %s: it "
+		    "has another one, or is not spiped", count == 1 ? "the key" : "a key");
+	*found = (size_t)index;
+	return check_value(h, "client", outcome);
+}
+
+int handshake_server_answer(struct handshake *h, struct side *wire, int64_t deadline,
+    struct outcome *outcome)
+{
+	if (handshake_prove(h, h->dhmac + HASH_SIZE) != 0)
+		return no_memory(outcome);
+	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0)
+		return lost("client", outcome);
+	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
+}

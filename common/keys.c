@@ -1,0 +1,241 @@
+#include "keys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crypto.h"
+#include "report.h"
+
+void *secret_alloc(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, size, MADV_DONTDUMP);
+	madvise(p, size, MADV_WIPEONFORK);
+	mlock(p, size);
+	return p;
+}
+
+void secret_free(void *p, size_t size)
+{
+	if (p == NULL)
+		return;
+	wipe(p, size);
+	munmap(p, size);
+}
+
+void secret_harden(void)
+{
+	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
+/* Open a key file and say what is wrong with it, if anything. */
+static int open_key(int dir, const char *path, struct stat *st, const char **problem)
+{
+	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+	if (fd == -1) {
+		*problem = strerror(errno);
+		return -1;
+	}
+	if (fstat(fd, st) != 0)
+		*problem = strerror(errno);
+	else if (S_ISDIR(st->st_mode))
+		*problem = "is a directory";
+	else if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode))
+		*problem = "is not a file";
+	else
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* hash = SHA256 of all of fd. Returns NULL, or what is wrong. `buffer` is secret memory. */
+static const char *hash_file(int fd, uint8_t *buffer, size_t size, uint8_t hash[static KEY_SIZE])
+{
+	SHA256_CTX *state = (SHA256_CTX *)buffer;
+	size_t total = 0;
+	ssize_t got;
+
+	buffer += sizeof(*state);
+	size -= sizeof(*state);
+	SHA256_Init(state);
+	while ((got = read(fd, buffer, size)) != 0) {
+		if (got == -1 && errno == EINTR)
+			continue;
+		if (got == -1)
+			return strerror(errno);
+		SHA256_Update(state, buffer, (size_t)got);
+		total += (size_t)got;
+	}
+	SHA256_Final(hash, state);
+	if (total == 0)
+		return "is empty";
+	return total < KEY_FILE_LEAST ? "is shorter than 32 bytes" : NULL;
+}
+
+/* Read PATH.conf. Returns 0, with *rules NULL where there is none, or -1 with `problem` set. */
+static int load_rules(int dir, const char *path, struct rules **rules, char *problem, size_t size)
+{
+	char conf[PATH_MAX];
+	const char *what;
+	ssize_t got;
+	int fd, line;
+
+	*rules = NULL;
+	snprintf(conf, sizeof(conf), "%s.conf", path);
+	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd == -1 && errno == ENOENT)
+		return 0;
+	*rules = calloc(1, sizeof(**rules));
+	if (fd == -1 || *rules == NULL ||
+	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
+		snprintf(problem, size, "its rules, %s: %s", conf, strerror(errno));
+	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
+		snprintf(problem, size, "its rules, %s: too long, or no text", conf);
+	else if (rules_parse(*rules, &line, &what) != 0)
+		snprintf(problem, size, "its rules, %s line %d: %s", conf, line, what);
+	else {
+		close(fd);
+		return 0;
+	}
+	if (fd != -1)
+		close(fd);
+	return -1;
+}
+
+/* Load one key as the ring's next. Returns 0, or -1 with `problem` set and the ring unchanged. */
+static int load_key(struct keyring *ring, int dir, const char *path, const char *name,
+    bool with_rules, bool credential, struct report *report, char *problem, size_t size)
+{
+	struct key *key = &ring->key[ring->count];
+	const size_t buffer_size = 16384;
+	const char *what = NULL;
+	uint8_t *buffer;
+	struct stat st;
+	int fd;
+
+	fd = open_key(dir, path, &st, &what);
+	if (fd != -1) {
+		buffer = secret_alloc(buffer_size);
+		if (buffer == NULL)
+			what = strerror(errno);
+		else
+			what = hash_file(fd, buffer, buffer_size, ring->secret[ring->count]);
+		secret_free(buffer, buffer_size);
+		close(fd);
+	}
+	if (what != NULL) {
+		snprintf(problem, size, "%s", what);
+		return -1;
+	}
+	if (!credential && S_ISREG(st.st_mode) && (st.st_mode & (S_IRGRP | S_IROTH)) != 0)
+		report_warn(report, "key %s: readable by %s, chmod 600 it", path,
+		    (st.st_mode & S_IROTH) != 0 ? "everyone" : "its group");
+	if (with_rules && load_rules(dir, path, &key->rules, problem, size) != 0)
+		return -1;
+	key->name = strdup(name);
+	if (key->name == NULL) {
+		snprintf(problem, size, "%s", strerror(errno));
+		return -1;
+	}
+	ring->count++;
+	return 0;
+}
+
+/* Files in a key directory that are keys: no dot files, rules, or leftovers of editors and packages. */
+static int is_key_name(const struct dirent *entry)
+{
+	static const char *const not_keys[] = { ".conf", ".bak", ".swp", ".tmp", ".orig", "~", "#" };
+	size_t length = strlen(entry->d_name), end;
+
+	for (size_t i = 0; i < sizeof(not_keys) / sizeof(not_keys[0]); i++) {
+		end = strlen(not_keys[i]);
+		if (length >= end && strcmp(entry->d_name + length - end, not_keys[i]) == 0)
+			return 0;
+	}
+	return entry->d_name[0] != '.';
+}
+
+static int load_directory(struct keyring *ring, int dir, struct dirent **entries, int count,
+    const char *prefix, bool with_rules, struct report *report)
+{
+	char problem[PATH_MAX + 128];
+	const char *name;
+	struct stat st;
+
+	for (int i = 0; i < count; i++) {
+		name = entries[i]->d_name;
+		if (strncmp(name, prefix, strlen(prefix)) != 0 ||
+		    fstatat(dir, name, &st, 0) != 0 || !S_ISREG(st.st_mode))
+			continue;
+		if (load_key(ring, dir, name, name + strlen(prefix), with_rules, prefix[0] != '\0',
+		    report, problem, sizeof(problem)) != 0)
+			report_warn(report, "key %s is skipped: %s", name, problem);
+	}
+	return ring->count > 0 ? 0 : -1;
+}
+
+int keyring_load(struct keyring *ring, const char *const *files, size_t count, const char *dir,
+    bool with_rules, struct report *report, struct outcome *outcome)
+{
+	const char *credentials = getenv("CREDENTIALS_DIRECTORY"), *path;
+	char problem[PATH_MAX + 128], prefix[NAME_MAX + 2] = "", found[PATH_MAX];
+	struct dirent **entries = NULL;
+	int dir_fd = -1, entry_count = 0;
+	bool credential;
+
+	if (dir != NULL) {
+		path = dir;
+		if (credentials != NULL && strchr(dir, '/') == NULL) {
+			path = credentials;
+			snprintf(prefix, sizeof(prefix), "%s_", dir);
+		}
+		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (dir_fd == -1 || (entry_count = scandir(path, &entries, is_key_name, alphasort)) == -1)
+			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
+	}
+	ring->room = count + (size_t)entry_count;
+	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
+	ring->secret = secret_alloc((ring->room + 1) * sizeof(*ring->secret));
+	if (ring->key == NULL || ring->secret == NULL)
+		return fail(outcome, EX_OSERR, "no memory for %zu keys", ring->room);
+
+	for (size_t i = 0; i < count; i++) {
+		path = files[i];
+		credential = credentials != NULL && strchr(path, '/') == NULL;
+		if (credential) {
+			snprintf(found, sizeof(found), "%s/%s", credentials, path);
+			credential = access(found, F_OK) == 0;
+			path = credential ? found : path;
+		}
+		if (load_key(ring, AT_FDCWD, path, basename(path), with_rules, credential, report,
+		    problem, sizeof(problem)) != 0)
+			return fail(outcome, EX_CONFIG, "key %s: %s", path, problem);
+	}
+	if (dir == NULL)
+		return 0;
+	if (load_directory(ring, dir_fd, entries, entry_count, prefix, with_rules, report) != 0)
+		return fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
+	close(dir_fd);
+	return 0;
+}
+
+void keyring_wipe(struct keyring *ring)
+{
+	secret_free(ring->secret, (ring->room + 1) * sizeof(*ring->secret));
+	ring->secret = NULL;
+}

@@ -1,0 +1,52 @@
+#ifndef SPIPE_KEYS_H
+#define SPIPE_KEYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "outcome.h"
+#include "rules.h"
+
+struct report;
+
+#define KEY_SIZE 32      /* K = SHA256(key file), as spiped */
+#define KEY_FILE_LEAST 32 /* bytes a key file must have */
+
+/*
+ * Memory for secrets: zeroed, out of core dumps and forked children, locked out of swap as far
+ * as the limits go. NULL with errno set on failure.
+ */
+void *secret_alloc(size_t size);
+
+/* Wipe and give back; harmless on NULL. */
+void secret_free(void *, size_t size);
+
+/* No core dumps of this process, and no tracing by others of the same user. */
+void secret_harden(void);
+
+/* The keys a program was given. Names and rules are no secrets; the hashes are. */
+struct keyring {
+	size_t count;
+	struct key {
+		char *name;          /* the file's */
+		struct rules *rules; /* NULL: none */
+	} *key;
+	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
+	size_t room;
+};
+
+/*
+ * Load the `count` key files at `files` and those in directory `dir` (NULL: none), with the rules
+ * beside them if `with_rules`. A name without a slash is looked up in $CREDENTIALS_DIRECTORY
+ * first; a directory's name likewise: systemd puts the files of a directory credential there as
+ * NAME_FILE. Warns of what is wrong but can be lived with. Returns 0, or -1 with the outcome (78)
+ * set.
+ */
+int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
+    bool with_rules, struct report *, struct outcome *);
+
+/* Wipe the hashes, once the peer's key is known. Names and rules stay. */
+void keyring_wipe(struct keyring *);
+
+#endif

@@ -1,0 +1,81 @@
+#include "near.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LISTEN_FDS_START 3
+
+/* How many descriptors systemd passed to us; our command shall not think they are for it. */
+static long passed_descriptors(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	long count = 0;
+
+	if (pid != NULL && fds != NULL && strtol(pid, NULL, 10) == getpid())
+		count = strtol(fds, NULL, 10);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	return count;
+}
+
+static void check(int fd, struct outcome *wrong)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		fail(wrong, EX_USAGE, "descriptor %d, the near side, is not open", fd);
+	else if (S_ISDIR(st.st_mode))
+		fail(wrong, EX_USAGE, "descriptor %d, the near side, is a directory", fd);
+	else if (!S_ISSOCK(st.st_mode))
+		return;
+	else if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
+		fail(wrong, EX_USAGE, "descriptor %d is not a stream socket", fd);
+	else if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0)
+		fail(wrong, EX_USAGE, "descriptor %d is a listening socket, not a connection: use "
+		    "Accept=yes (systemd) or wait = no (xinetd)", fd);
+}
+
+/* Would what we write to stderr reach the one at the other end of fd? */
+static bool is_stderr(int fd)
+{
+	struct stat ours, stderr_st;
+
+	return fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &stderr_st) == 0 &&
+	    (S_ISSOCK(ours.st_mode) || S_ISFIFO(ours.st_mode)) &&
+	    ours.st_dev == stderr_st.st_dev && ours.st_ino == stderr_st.st_ino;
+}
+
+void near_find(struct near *near)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address);
+	long passed = passed_descriptors();
+
+	*near = (struct near){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
+	near->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) != -1)
+			continue;
+		if (fd != STDERR_FILENO && passed == 0)
+			fail(&near->wrong, EX_USAGE, "descriptor %d, the near side, is not open", fd);
+		open("/dev/null", O_RDWR);
+	}
+	if (passed > 1)
+		fail(&near->wrong, EX_USAGE, "%ld descriptors were passed by LISTEN_FDS, and one "
+		    "connection is what we serve", passed);
+	else if (passed == 1)
+		near->in = near->out = LISTEN_FDS_START;
+	if (near->wrong.status == 0)
+		check(near->in, &near->wrong);
+	if (near->wrong.status == 0)
+		check(near->out, &near->wrong);
+	near->is_stderr = is_stderr(near->in) || is_stderr(near->out);
+	near->is_socket = getsockname(near->in, (struct sockaddr *)&address, &size) == 0;
+	near->is_network = near->is_socket && address.ss_family != AF_UNIX;
+}

@@ -1,0 +1,24 @@
+#ifndef SPIPE_NEAR_H
+#define SPIPE_NEAR_H
+
+#include <stdbool.h>
+
+#include "outcome.h"
+
+/* What our supervisor handed us, looked at before we open anything ourselves. */
+struct near {
+	int in, out;         /* the near side: 0 and 1, or 3 twice from systemd */
+	bool is_socket;      /* whether `in` is one */
+	bool is_network;     /* a socket, and not a UNIX one */
+	bool is_stderr;      /* fd 2 is the connection too, as inetd and xinetd leave it */
+	bool ucspi;          /* 6 and 7 are open: a UCSPI client's connection */
+	struct outcome wrong; /* status 64 and why, if the near side can't be served; else 0 */
+};
+
+/*
+ * Look at descriptors 0, 1, 2, 6, 7 and at LISTEN_FDS (sd_listen_fds(3)). Closed ones of the first
+ * three become /dev/null, so that nothing we open lands there.
+ */
+void near_find(struct near *);
+
+#endif

@@ -1,0 +1,33 @@
+#ifndef SPIPE_OPTIONS_H
+#define SPIPE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "outcome.h"
+
+enum role {
+	ROLE_ENC, /* the protocol's client: plaintext near, packets far */
+	ROLE_DEC, /* its server: packets near, plaintext far */
+};
+
+/* What the command line says; the man page says what each means. */
+struct options {
+	const char *const *keys;
+	size_t key_count;
+	const char *key_dir;
+	bool no_pfs, require_pfs, no_keepalive, fd_pass, verbose, sandbox_required;
+	int proxy_version; /* 0: no header */
+	int64_t timeout, idle, linger; /* nanoseconds; 0: no limit */
+	char **command; /* NULL: none, use descriptors 6 and 7 */
+	bool shown; /* --help or --version has been answered */
+};
+
+/*
+ * Parse the command line. Keys and command point into argv, which getopt reorders. Returns 0, or
+ * -1 with the outcome (64) set.
+ */
+int options_parse(struct options *, enum role, int argc, char **argv, struct outcome *);
+
+#endif

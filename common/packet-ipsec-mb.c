@@ -1,0 +1,118 @@
+/* Bulk packets through Intel's ipsec-mb: many packets' hashes side by side in one core. */
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NO_COMPAT_IMB_API_053 /* no old names: they clash with those of libcrypto */
+#include <intel-ipsec-mb.h>
+
+#include "packet-bulk.h"
+
+/* One direction's keys, in the form the library reads. */
+struct bulk {
+	uint8_t encrypt[15 * 16] __attribute__((aligned(16)));
+	uint8_t inner[HASH_SIZE], outer[HASH_SIZE];
+	IMB_JOB jobs[BULK_MOST];
+};
+
+/* The library's working memory, one for all directions, while there is one. */
+static IMB_MGR *manager;
+static unsigned int users;
+
+int bulk_available(void)
+{
+	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("avx2");
+}
+
+static void manager_free(void)
+{
+	wipe(manager, imb_get_mb_mgr_size());
+	free(manager);
+	manager = NULL;
+}
+
+/* No memory but our own: the library's allocator would not wipe it. */
+static int manager_make(void)
+{
+	size_t size = imb_get_mb_mgr_size();
+	void *memory = aligned_alloc(64, (size + 63) / 64 * 64);
+
+	if (memory == NULL)
+		return -1;
+	manager = imb_set_pointers_mb_mgr(memory, 0, 1);
+	init_mb_mgr_auto(manager, NULL);
+	if (imb_get_errno(manager) == 0 && (manager->features & IMB_FEATURE_AESNI) &&
+	    (manager->features & IMB_FEATURE_SELF_TEST_PASS))
+		return 0;
+	manager_free();
+	return -1;
+}
+
+struct bulk *bulk_start(const uint8_t key[static 32], const struct hmac_key *mac)
+{
+	uint8_t decrypt[15 * 16] __attribute__((aligned(16))); /* comes with the other; not used */
+	struct bulk *b;
+
+	if ((b = aligned_alloc(64, (sizeof(*b) + 63) / 64 * 64)) == NULL)
+		return NULL;
+	if (manager == NULL && manager_make() != 0) {
+		free(b);
+		return NULL;
+	}
+	users++;
+	memset(b, 0, sizeof(*b));
+	IMB_AES_KEYEXP_256(manager, key, b->encrypt, decrypt);
+	wipe(decrypt, sizeof(decrypt));
+	memcpy(b->inner, mac->inner.h, sizeof(b->inner));
+	memcpy(b->outer, mac->outer.h, sizeof(b->outer));
+	return b;
+}
+
+int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t size, uint64_t number)
+{
+	uint64_t counters[BULK_MOST][2];
+
+	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
+		IMB_JOB *job = &b->jobs[i];
+
+		counters[i][0] = htobe64(number + i);
+		counters[i][1] = 0;
+		job->src = wire;
+		job->dst = wire;
+		job->msg_len_to_cipher_in_bytes = size;
+		job->enc_keys = b->encrypt;
+		job->key_len_in_bytes = IMB_KEY_256_BYTES;
+		job->iv = (const uint8_t *)counters[i];
+		job->iv_len_in_bytes = sizeof(counters[i]);
+	}
+	return IMB_SUBMIT_CIPHER_BURST_NOCHECK(manager, b->jobs, (uint32_t)count, IMB_CIPHER_CNTR,
+	    IMB_DIR_ENCRYPT, IMB_KEY_256_BYTES) == count ? 0 : -1;
+}
+
+int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t size, uint8_t macs[][HASH_SIZE])
+{
+	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
+		IMB_JOB *job = &b->jobs[i];
+
+		job->src = wire;
+		job->hash_start_src_offset_in_bytes = 0;
+		job->msg_len_to_hash_in_bytes = size;
+		job->auth_tag_output = macs[i];
+		job->auth_tag_output_len_in_bytes = HASH_SIZE;
+		job->u.HMAC._hashed_auth_key_xor_ipad = b->inner;
+		job->u.HMAC._hashed_auth_key_xor_opad = b->outer;
+	}
+	return IMB_SUBMIT_HASH_BURST_NOCHECK(manager, b->jobs, (uint32_t)count,
+	    IMB_AUTH_HMAC_SHA_256) == count ? 0 : -1;
+}
+
+void bulk_done(struct bulk *b)
+{
+	if (b == NULL)
+		return;
+	wipe(b, sizeof(*b));
+	free(b);
+	if (--users == 0)
+		manager_free();
+}

@@ -1,0 +1,196 @@
+/* The packets of the spiped protocol, sealed and opened in batches. */
+
+#include <endian.h>
+#include <string.h>
+
+#include "packet.h"
+#include "packet-bulk.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#define SECRET 1028 /* what a packet hides: 1024 bytes of data, 4 of their length */
+#define NUMBER 8 /* bytes of its number that follow them in what the MAC covers */
+
+/* When the bulk backend pays. Starting it costs as much as about 700 packets save by it. */
+#define BULK_BATCH 16 /* a batch this big is bulk traffic */
+#define BULK_AFTER 512 /* packets in such batches before it is started */
+#define BULK_LEAST 6 /* fewer at once are quicker without it */
+
+/*
+ * AES-256-CTR without a provider. Fetching any cipher from one builds all of them, which costs more than a
+ * whole handshake; a copied method is used as it is, and quicker per call too. OpenSSL 4 has no such copies.
+ */
+static const EVP_CIPHER *aes_ctr(void)
+{
+#if OPENSSL_VERSION_NUMBER < 0x40000000L
+	static const EVP_CIPHER *copy;
+
+	if (copy == NULL)
+		copy = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
+	return copy;
+#else
+	return EVP_aes_256_ctr();
+#endif
+}
+
+int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_t H[static 32])
+{
+	const EVP_CIPHER *ctr;
+
+	memset(s, 0, sizeof(*s));
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
+	ctr = aes_ctr();
+	s->cipher = EVP_CIPHER_CTX_new();
+	if (ctr == NULL || s->cipher == NULL || EVP_EncryptInit_ex(s->cipher, ctr, NULL, E, NULL) != 1) {
+		packet_done(s);
+		return PACKET_SYSTEM;
+	}
+	hmac_key_set(&s->mac, H, 32);
+	if (bulk_available())
+		memcpy(s->key, E, 32);
+	else
+		s->bulky = -1;
+	return 0;
+}
+
+/* Start the bulk backend when enough of the traffic has come in big batches. */
+static void turn_bulk(struct packet_state *s, size_t count)
+{
+	if (count < BULK_BATCH || s->bulk != NULL || s->bulky < 0)
+		return;
+	s->bulky += count < BULK_AFTER ? (int)count : BULK_AFTER;
+	if (s->bulky >= BULK_AFTER && (s->bulk = bulk_start(s->key, &s->mac)) == NULL)
+		s->bulky = -1;
+}
+
+/* XOR the key-stream over `count` packets' data and lengths. */
+static int crypt_run(struct packet_state *s, uint8_t *wire, size_t count)
+{
+	if (s->bulk != NULL && count >= BULK_LEAST)
+		return bulk_crypt(s->bulk, wire, count, SECRET, s->number);
+	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
+		uint64_t counter[2] = { htobe64(s->number + i), 0 };
+		int n;
+
+		if (EVP_EncryptInit_ex(s->cipher, NULL, NULL, NULL, (uint8_t *)counter) != 1 ||
+		    EVP_EncryptUpdate(s->cipher, wire, &n, wire, SECRET) != 1 || n != SECRET)
+			return -1;
+	}
+	return 0;
+}
+
+/* The MACs of `count` packets. Their numbers are put where their own MACs were: the hash reads on. */
+static int mac_run(struct packet_state *s, uint8_t *wire, size_t count, uint8_t macs[][HASH_SIZE])
+{
+	for (size_t i = 0; i < count; i++) {
+		uint64_t number = htobe64(s->number + i);
+
+		memcpy(wire + i * PACKET_SIZE + SECRET, &number, NUMBER);
+	}
+	if (s->bulk != NULL && count >= BULK_LEAST)
+		return bulk_mac(s->bulk, wire, count, SECRET + NUMBER, macs);
+	for (size_t i = 0; i < count; i++)
+		hmac(&s->mac, wire + i * PACKET_SIZE, SECRET + NUMBER, NULL, 0, macs[i]);
+	return 0;
+}
+
+/* How many packets to take at once: one by one they are hashed while they are in the nearest cache. */
+static size_t run_most(const struct packet_state *s)
+{
+	return s->bulk != NULL ? BULK_MOST : 1;
+}
+
+size_t packet_sealed_size(size_t size)
+{
+	return (size + PACKET_DATA - 1) / PACKET_DATA * PACKET_SIZE;
+}
+
+long packet_seal(struct packet_state *s, const uint8_t *data, size_t size, uint8_t *wire)
+{
+	uint8_t macs[BULK_MOST][HASH_SIZE];
+	long sealed = (long)packet_sealed_size(size);
+
+	turn_bulk(s, (size_t)sealed / PACKET_SIZE);
+	while (size > 0) {
+		size_t count;
+
+		for (count = 0; count < run_most(s) && size > 0; count++) {
+			uint8_t *p = wire + count * PACKET_SIZE;
+			size_t n = size < PACKET_DATA ? size : PACKET_DATA;
+			uint32_t length = htobe32((uint32_t)n);
+
+			memcpy(p, data, n);
+			memset(p + n, 0, PACKET_DATA - n);
+			memcpy(p + PACKET_DATA, &length, sizeof(length));
+			data += n;
+			size -= n;
+		}
+		if (crypt_run(s, wire, count) != 0 || mac_run(s, wire, count, macs) != 0)
+			return PACKET_SYSTEM;
+		for (size_t i = 0; i < count; i++, wire += PACKET_SIZE)
+			memcpy(wire + SECRET, macs[i], HASH_SIZE);
+		s->number += count;
+	}
+	return sealed;
+}
+
+long packet_open(struct packet_state *s, uint8_t *wire, size_t count, uint8_t *data, int *bad)
+{
+	uint8_t theirs[BULK_MOST][HASH_SIZE], macs[BULK_MOST][HASH_SIZE];
+	uint8_t *end = data;
+
+	*bad = 0;
+	turn_bulk(s, count);
+	while (count > 0 && !*bad) {
+		size_t run = count < run_most(s) ? count : run_most(s), good = 0;
+
+		for (size_t i = 0; i < run; i++)
+			memcpy(theirs[i], wire + i * PACKET_SIZE + SECRET, HASH_SIZE);
+		if (mac_run(s, wire, run, macs) != 0)
+			return PACKET_SYSTEM;
+		while (good < run && equal_secret(theirs[good], macs[good], HASH_SIZE))
+			good++;
+		if (good < run) {
+			wipe(macs, sizeof(macs)); /* what a forger would like to know */
+			*bad = 1;
+		}
+		if (good > 0 && crypt_run(s, wire, good) != 0)
+			return PACKET_SYSTEM;
+		for (size_t i = 0; i < good; i++, wire += PACKET_SIZE) {
+			uint32_t length;
+
+			memcpy(&length, wire + PACKET_DATA, sizeof(length));
+			length = be32toh(length);
+			if (length == 0 || length > PACKET_DATA) {
+				*bad = 1;
+				break;
+			}
+			memcpy(end, wire, length);
+			end += length;
+		}
+		s->number += good;
+		count -= run;
+	}
+	return end - data;
+}
+
+void packet_rest(struct packet_state *s)
+{
+	bulk_done(s->bulk);
+	s->bulk = NULL;
+	if (s->bulky > 0)
+		s->bulky = 0;
+}
+
+void packet_done(struct packet_state *s)
+{
+	packet_rest(s);
+	EVP_CIPHER_CTX_free(s->cipher);
+	wipe(s, sizeof(*s));
+}
+
+const char *packet_backend(void)
+{
+	return bulk_available() ? "libcrypto, ipsec-mb for bulk" : "libcrypto";
+}

@@ -1,0 +1,60 @@
+#ifndef SPIPE_PACKET_H
+#define SPIPE_PACKET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "crypto.h"
+
+#define PACKET_DATA 1024 /* most plaintext in one packet, bytes */
+#define PACKET_SIZE 1060 /* a packet on the wire: 1024 data, 4 length, 32 MAC */
+
+#define PACKET_BAD (-1)    /* wrong MAC, or a length of 0 or over 1024 */
+#define PACKET_SYSTEM (-2) /* libcrypto or memory failed */
+
+/* One direction's keys and place in the stream. Zero it first; packet_done wipes it. */
+struct packet_state {
+	struct hmac_key mac;
+	struct evp_cipher_ctx_st *cipher; /* libcrypto's */
+	uint64_t number; /* of the next packet */
+	struct bulk *bulk; /* the bulk backend's, once traffic has turned bulk */
+	int bulky; /* packets seen in big batches so far; -1: the bulk backend is out */
+	uint8_t key[32]; /* the AES key, kept for the bulk backend only */
+};
+
+/*
+ * Start a direction with its AES-256 key E and HMAC key H (32 bytes each), at packet 0.
+ * Returns 0 or PACKET_SYSTEM.
+ */
+int packet_init(struct packet_state *, const uint8_t E[static 32], const uint8_t H[static 32]);
+
+/*
+ * Seal `size` bytes of data (at least 1) into consecutive packets at `wire`, which has room for
+ * packet_sealed_size(size) bytes; every packet but the last carries 1024 bytes of data.
+ * Returns the bytes written to wire, or PACKET_SYSTEM. The two areas do not overlap.
+ */
+long packet_seal(struct packet_state *, const uint8_t *data, size_t size, uint8_t *wire);
+
+size_t packet_sealed_size(size_t size);
+
+/*
+ * Open the `count` (at least 1) whole packets at `wire` into `data`, which has room for count * 1024 bytes
+ * and does not overlap it. The bytes at wire are used up: they hold anything afterwards, plaintext too.
+ * Returns the bytes written to data. A bad packet sets *bad to 1: what is returned then is the data
+ * of the packets before it, and nothing of it or after it was written. PACKET_SYSTEM on failure.
+ */
+long packet_open(struct packet_state *, uint8_t *wire, size_t count, uint8_t *data, int *bad);
+
+/*
+ * Give back the memory that bulk traffic took (a fifth of a megabyte, with ipsec-mb), for a
+ * connection that has gone quiet. It comes back by itself when it is needed.
+ */
+void packet_rest(struct packet_state *);
+
+/* Wipe and free what packet_init made; harmless on a zeroed or finished state. */
+void packet_done(struct packet_state *);
+
+/* The backend's name for --version: "libcrypto" or "libcrypto, ipsec-mb for bulk". */
+const char *packet_backend(void);
+
+#endif

@@ -1,0 +1,51 @@
+#ifndef SPIPE_REPORT_H
+#define SPIPE_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "address.h"
+#include "outcome.h"
+
+/* Where messages go, and what the connection's record says. Opened before the sandbox closes. */
+struct report {
+	const char *program; /* "spipe-dec" */
+	const char *role;    /* "dec" */
+	bool wire_is_stderr; /* fd 2 is the connection: nothing may be written there */
+	bool verbose;        /* the record goes to stderr */
+	bool record_syslog;  /* the record goes to syslog */
+	bool connected;      /* there was a connection to report on */
+	int journal;         /* socket to the journal, or -1 */
+	int notify;          /* socket to $NOTIFY_SOCKET, or -1 */
+	int64_t started;     /* time_now() */
+	int64_t notified;    /* when STATUS= was last sent */
+	char peer[128];
+	const char *key; /* its name, NULL until known */
+	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
+};
+
+/* Find the channels. No message can be lost to the peer from here on. */
+void report_open(struct report *, const char *program, const char *role, bool wire_is_stderr);
+
+/*
+ * Say where the record belongs: to stderr if `verbose`, else to the journal where stderr is that,
+ * else to syslog if the near side is a network connection.
+ */
+void report_on(struct report *, const struct peer *, bool near_is_network, bool verbose);
+
+/* One line, now, about something that is wrong but can be lived with. printf-style. */
+void report_warn(struct report *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Tell systemd READY=1: the peer has proved its key and the far side stands. */
+void report_ready(struct report *);
+
+/* Tell systemd of the bytes so far: STATUS=, at most once in ten seconds. */
+void report_status(struct report *);
+
+/* SIGUSR1: one line of progress, where the record goes; to stderr where there is no record. */
+void report_progress(struct report *);
+
+/* The last words: the error line if there is an error, and the record. */
+void report_end(struct report *, const struct outcome *);
+
+#endif

@@ -1,0 +1,177 @@
+#include "side.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "wait.h"
+
+static bool is_socket(enum end_kind kind)
+{
+	return kind == END_STREAM_TCP || kind == END_STREAM_UNIX;
+}
+
+static enum end_kind describe(int fd, int access, bool keepalive)
+{
+	struct stat st;
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address);
+	char path[32];
+	int own, on = 1;
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (fstat(fd, &st) != 0)
+		return END_SHARED;
+	if (S_ISSOCK(st.st_mode)) {
+		if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
+		    address.ss_family == AF_UNIX)
+			return END_STREAM_UNIX;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		if (keepalive)
+			setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+		return END_STREAM_TCP;
+	}
+	if (!S_ISFIFO(st.st_mode) && !isatty(fd))
+		return END_SHARED;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (own == -1)
+		return END_SHARED;
+	dup3(own, fd, O_CLOEXEC);
+	close(own);
+	return END_PRIVATE;
+}
+
+void side_set(struct side *side, const char *name, int in, int out, bool keepalive)
+{
+	side->name = name;
+	side->in = in;
+	side->out = out;
+	side->in_kind = describe(in, O_RDONLY, keepalive);
+	side->out_kind = in == out ? side->in_kind : describe(out, O_WRONLY, keepalive);
+}
+
+/* A shared description may block, and its flags are not ours to change: ask before each call. */
+static bool would_block(int fd, short event)
+{
+	struct pollfd ready = { .fd = fd, .events = event };
+
+	if (poll(&ready, 1, 0) > 0)
+		return false;
+	errno = EAGAIN;
+	return true;
+}
+
+ssize_t side_read(struct side *side, void *data, size_t size)
+{
+	if (is_socket(side->in_kind))
+		return recv(side->in, data, size, MSG_DONTWAIT);
+	if (side->in_kind == END_SHARED && would_block(side->in, POLLIN))
+		return -1;
+	return read(side->in, data, size);
+}
+
+ssize_t side_write(struct side *side, const void *data, size_t size)
+{
+	if (is_socket(side->out_kind))
+		return send(side->out, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (side->out_kind == END_SHARED) {
+		if (would_block(side->out, POLLOUT))
+			return -1;
+		if (size > PIPE_BUF) /* what poll(2) promises a pipe has room for */
+			size = PIPE_BUF;
+	}
+	return write(side->out, data, size);
+}
+
+void side_end_output(struct side *side)
+{
+	if (is_socket(side->out_kind))
+		shutdown(side->out, SHUT_WR); /* ENOTCONN: the peer has gone, which is no news */
+	else {
+		close(side->out);
+		side->out = -1;
+	}
+}
+
+void side_close(struct side *side)
+{
+	if (side->in != -1)
+		close(side->in);
+	if (side->out != -1 && side->out != side->in)
+		close(side->out);
+	side->in = side->out = -1;
+}
+
+void side_reset(struct side *side)
+{
+	struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+
+	/* On the socket, not the descriptor: it holds even if another process closes it last. */
+	if (side->in != -1 && side->in_kind == END_STREAM_TCP)
+		setsockopt(side->in, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	if (side->out != -1 && side->out_kind == END_STREAM_TCP)
+		setsockopt(side->out, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	side_close(side);
+}
+
+/* One step of an exact read or write, from the result of the call. Returns as side_read_all. */
+static int step(int fd, short event, ssize_t moved, int64_t deadline)
+{
+	struct pollfd ready = { .fd = fd, .events = event };
+
+	if (moved > 0)
+		return 0;
+	if (moved == 0) {
+		errno = ENODATA;
+		return -1;
+	}
+	if (errno != EAGAIN && errno != EINTR)
+		return -1;
+	if (signal_stop) {
+		errno = EINTR;
+		return -1;
+	}
+	if (wait_poll(&ready, 1, deadline) == 0) {
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	return 0;
+}
+
+int side_read_all(struct side *side, void *data, size_t size, int64_t deadline)
+{
+	uint8_t *next = data;
+	ssize_t moved;
+
+	for (; size > 0; size -= (size_t)moved, next += moved) {
+		moved = side_read(side, next, size);
+		if (step(side->in, POLLIN, moved, deadline) != 0)
+			return -1;
+		if (moved < 0)
+			moved = 0;
+	}
+	return 0;
+}
+
+int side_write_all(struct side *side, const void *data, size_t size, int64_t deadline)
+{
+	const uint8_t *next = data;
+	ssize_t moved;
+
+	for (; size > 0; size -= (size_t)moved, next += moved) {
+		moved = side_write(side, next, size);
+		if (step(side->out, POLLOUT, moved, deadline) != 0)
+			return -1;
+		if (moved < 0)
+			moved = 0;
+	}
+	return 0;
+}

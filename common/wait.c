@@ -1,0 +1,70 @@
+#include "wait.h"
+
+#include <stddef.h>
+#include <time.h>
+
+volatile sig_atomic_t signal_stop;
+volatile sig_atomic_t signal_progress;
+
+static sigset_t mask_found;
+
+int64_t time_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * SECOND + t.tv_nsec;
+}
+
+static void on_signal(int number)
+{
+	if (number == SIGUSR1)
+		signal_progress = 1;
+	else if (number != SIGCHLD)
+		signal_stop = number;
+}
+
+static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
+
+void signals_take(void)
+{
+	struct sigaction action = { .sa_handler = on_signal }, found;
+	sigset_t block;
+
+	sigemptyset(&block);
+	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
+		sigaction(handled[i], NULL, &found);
+		if (handled[i] == SIGHUP && found.sa_handler == SIG_IGN)
+			continue;
+		sigaction(handled[i], &action, NULL);
+		sigaddset(&block, handled[i]);
+	}
+	sigprocmask(SIG_BLOCK, &block, &mask_found);
+	/* Ours even if whoever started us had them blocked. */
+	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
+		sigdelset(&mask_found, handled[i]);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+void signals_release(void)
+{
+	/* The program's handlers go with exec; what we ignore would stay. */
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGCHLD, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &mask_found, NULL);
+}
+
+int wait_poll(struct pollfd *fds, nfds_t count, int64_t deadline)
+{
+	struct timespec timeout = { 0 };
+	int64_t left;
+
+	if (deadline == NEVER)
+		return ppoll(fds, count, NULL, &mask_found);
+	left = deadline - time_now();
+	if (left > 0) {
+		timeout.tv_sec = left / SECOND;
+		timeout.tv_nsec = left % SECOND;
+	}
+	return ppoll(fds, count, &timeout, &mask_found);
+}

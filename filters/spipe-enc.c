@@ -1,0 +1,18 @@
+/* spipe-enc: carry one connection, plaintext near, encrypted far. The protocol's client. */
+
+#include "connection.h"
+
+int main(int argc, char **argv)
+{
+	static struct connection c;
+
+	(void)(connection_open(&c, ROLE_ENC, argc, argv) == 0 &&
+	    connection_prepare_far(&c) == 0 &&
+	    connection_start_far(&c) == 0 &&
+	    connection_enter_sandbox(&c) == 0 &&
+	    connection_receive_far(&c) == 0 &&
+	    handshake_client(&c.secrets->handshake, &c.far, c.ring.secret[0], c.deadline,
+	        &c.outcome) == 0 &&
+	    connection_relay(&c, ROLE_ENC) == 0);
+	return connection_close(&c);
+}
