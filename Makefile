@@ -16,6 +16,7 @@ SANDBOX ?= yes       # no: for builds under valgrind and gcov only
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
 
+NC ?= nc # OpenBSD's, for the units and what the generator writes
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
@@ -72,6 +73,9 @@ all: $(programs)
 $(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
+# It runs at boot without our environment: the paths it writes into units are built in.
+$(BUILD)/units/spipe-generator.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
+
 $(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -89,7 +93,72 @@ $(BUILD)/flags: FORCE
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
+check: all
+	BUILD=$(BUILD) tests/check
+
+check-long: all
+	BUILD=$(BUILD) tests/check-long
+
+demo: all
+	BUILD=$(BUILD) tests/demo
+
+# With names of groups: make deps GROUPS="build check lint bench fuzz"
+deps:
+	tests/deps $(GROUPS)
+
+bench: all
+	$(MAKE) BUILD=$(BUILD)-static STATIC=yes WITH_SYSTEMD=no
+	BUILD=$(BUILD) BENCH=$(BENCH) tests/bench/run
+
+lint:
+	tests/lint
+
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run
+
+coverage:
+	tests/coverage
+
+units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
+place = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+
+install: all
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) $(BUILD)/spipe-enc $(BUILD)/spipe-dec $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 644 man/*.1 $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -d $(DESTDIR)$(XINETDDIR)
+	for file in $(notdir $(wildcard xinetd/*)); do \
+		$(place) xinetd/$$file >$(DESTDIR)$(XINETDDIR)/$$file && \
+		chmod 644 $(DESTDIR)$(XINETDDIR)/$$file || exit 1; done
+ifneq ($(call yes,$(WITH_SYSTEMD)),)
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR)/spipe-.service.d $(DESTDIR)$(GENERATORDIR) \
+		$(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8
+	for file in $(units); do \
+		$(place) units/$$file >$(DESTDIR)$(UNITDIR)/$$file && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$file || exit 1; done
+	$(place) units/hardening.conf >$(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
+	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
+	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
+	$(INSTALL) -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
+	$(INSTALL) -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
+endif
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/spipe-enc $(DESTDIR)$(BINDIR)/spipe-dec
+	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man1/%,$(wildcard man/*.1))
+	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man5/%,$(wildcard man/*.5))
+	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard man/*.8))
+	rm -rf $(DESTDIR)$(XINETDDIR)
+	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
+	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
+	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d 2>/dev/null
+	-rmdir $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-*
+
 FORCE:
-.PHONY: all FORCE
+.PHONY: all check check-long demo deps bench lint fuzz coverage install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)

@@ -99,6 +99,20 @@ int connection_receive_far(struct connection *c)
 	return 0;
 }
 
+int connection_meet_server(struct connection *c)
+{
+	struct handshake *h = &c->secrets->handshake;
+	struct outcome other = { 0 };
+
+	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0)
+		return 0;
+	/* A connection that never was: if the command says so itself, believe it. */
+	if (c->outcome.status == EX_NOPERM && !h->met && c->command.pid != 0 &&
+	    command_finish(&c->command, c->deadline, &other) != 0)
+		c->outcome = other;
+	return -1;
+}
+
 int connection_check_rules(struct connection *c)
 {
 	const struct rules *rules = c->ring.key[c->key].rules;
@@ -122,6 +136,7 @@ int connection_relay(struct connection *c, enum role role)
 		.near_is_plain = role == ROLE_ENC,
 		.seal = &c->secrets->seal,
 		.open = &c->secrets->open,
+		.command = c->command.pid != 0 ? &c->command : NULL,
 		.idle = c->options.idle,
 		.linger = c->options.linger,
 		.report = &c->report,

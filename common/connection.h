@@ -46,6 +46,9 @@ int connection_start_far(struct connection *);
 /* The far side stands: with -p, its socket has come. */
 int connection_receive_far(struct connection *);
 
+/* spipe-enc's handshake. A command that failed before the server said anything is blamed (69). */
+int connection_meet_server(struct connection *);
+
 /* The rules of the key that the client has used. */
 int connection_check_rules(struct connection *);
 

@@ -121,6 +121,7 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t 
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
 		return lost(peer, outcome);
+	h->met = true;
 	return 0;
 }
 

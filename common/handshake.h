@@ -22,6 +22,7 @@ struct handshake {
 	uint8_t ours[PROOF_SIZE], theirs[PROOF_SIZE];
 	uint8_t shared[DH_SIZE]; /* y_SC */
 	uint8_t keys[STREAM_KEYS_SIZE];
+	bool met;         /* the peer's nonce has come */
 	bool pfs;         /* false: send y = 1 */
 	bool require_pfs; /* refuse a peer whose y is guessable */
 };

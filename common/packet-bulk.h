@@ -12,6 +12,7 @@
 #define BULK_MOST 64 /* packets in one call */
 
 #ifdef WITH_IPSEC_MB
+#define BULK_BUILT 1
 
 /* Is this processor one that the backend is made for? */
 int bulk_available(void);
@@ -29,6 +30,7 @@ int bulk_mac(struct bulk *, const uint8_t *wire, size_t count, size_t size, uint
 void bulk_done(struct bulk *);
 
 #else
+#define BULK_BUILT 0
 
 #define bulk_available() 0
 #define bulk_start(key, mac) NULL

@@ -38,6 +38,9 @@ struct direction {
 	bool ended;                /* the source has no more */
 	bool done;                 /* and the sink has been told */
 	bool gone;                 /* nobody reads what the sink gets */
+	bool hung_up;              /* the source is closed altogether */
+	struct command *command;   /* whose output the source is, or NULL */
+	bool unread;               /* the source ended without reading all that it was sent */
 	uint64_t *count;           /* plaintext bytes */
 };
 
@@ -98,8 +101,10 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	if (got == -1 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	/* A program that ended with some of its input unread: what it said stands all the same. */
-	if (got == -1 && errno == ECONNRESET && d->from->in_kind == END_STREAM_UNIX)
+	if (got == -1 && errno == ECONNRESET && d->from->in_kind == END_STREAM_UNIX) {
+		d->unread = true;
 		got = 0;
+	}
 	if (got == -1)
 		return lost(d->from, errno, outcome);
 	*active = true;
@@ -129,6 +134,10 @@ static int step(struct direction *d, bool stopping, bool *active, struct outcome
 			return -1;
 	}
 	if (d->out_end == 0 && d->ended) {
+		/* A command that has gone altogether: its status tells whether that is all it had. */
+		if (d->command != NULL && d->hung_up &&
+		    command_finish(d->command, time_now() + COMMAND_GRACE * SECOND, outcome) != 0)
+			return -1;
 		side_end_output(d->to);
 		d->done = true;
 	}
@@ -136,10 +145,11 @@ static int step(struct direction *d, bool stopping, bool *active, struct outcome
 }
 
 /*
- * What poll may be asked of a descriptor: one with nothing to ask is watched for a break all the
- * same, until it has hung up, which poll would repeat for ever.
+ * One of poll's four slots. With nothing to ask of its descriptor it is watched for a break all
+ * the same, until it has hung up, which poll would repeat for ever.
  */
 struct watch {
+	const struct side *side;
 	int fd;
 	enum end_kind kind;
 	bool hung_up;
@@ -153,8 +163,7 @@ static void ask(struct pollfd *slot, const struct watch *watch, short events)
 }
 
 /* A reset ends us at once, whatever else is going on. A hang-up is for read and write to tell. */
-static int broken(const struct side *side, const struct pollfd *slot, struct watch *watch,
-    struct outcome *outcome)
+static int check_break(const struct pollfd *slot, struct watch *watch, struct outcome *outcome)
 {
 	int error = 0;
 	socklen_t size = sizeof(error);
@@ -163,7 +172,7 @@ static int broken(const struct side *side, const struct pollfd *slot, struct wat
 		return 0;
 	if (watch->kind == END_STREAM_TCP &&
 	    getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
-		return lost(side, error, outcome);
+		return lost(watch->side, error, outcome);
 	watch->hung_up = true;
 	return 0;
 }
@@ -202,111 +211,144 @@ static bool in_hand(const struct direction *d)
 	return d->out_start < d->out_end || (!d->done && !all_taken(d->to));
 }
 
-static int ended_by_signal(int number, struct outcome *outcome)
+/* The connection while it is carried. Slots and watches: near in, near out, far in, far out. */
+struct carriage {
+	const struct relay *relay;
+	struct direction d[2]; /* near to far, far to near */
+	struct watch watch[4];
+	int64_t moved; /* when a byte last moved */
+	int64_t alone; /* since when one direction only is left, or 0 */
+	int stopping;  /* the signal that ends us, or 0 */
+	int64_t stop;  /* when to give up delivering what is in hand then */
+};
+
+/* Has a span that began at `since` passed? If not, *deadline is brought forward to its end. */
+static bool passed(int64_t since, int64_t span, int64_t now, int64_t *deadline)
 {
-	outcome->signal = number;
-	return fail(outcome, EX_TEMPFAIL, "ended by signal %d (%s)", number, strsignal(number));
+	if (now - since >= span)
+		return true;
+	if (since + span < *deadline)
+		*deadline = since + span;
+	return false;
 }
 
-static int64_t earlier(int64_t a, int64_t b)
+/* What signals ask for. */
+static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, struct outcome *outcome)
 {
-	return a < b ? a : b;
+	if (signal_progress) {
+		signal_progress = 0;
+		report_progress(c->relay->report);
+	}
+	if (signal_stop && c->stopping == 0) {
+		c->stopping = signal_stop;
+		c->stop = now + RELAY_GRACE * SECOND;
+	}
+	if (c->stopping == 0)
+		return 0;
+	if (now >= c->stop || (!in_hand(&c->d[0]) && !in_hand(&c->d[1]))) {
+		outcome->signal = c->stopping;
+		return fail(outcome, EX_TEMPFAIL, "ended by signal %d (%s)", c->stopping,
+		    strsignal(c->stopping));
+	}
+	*deadline = now + SECOND / 100; /* poll can't tell when the kernel has passed it all on */
+	return 0;
+}
+
+/* The limits on silence. Sets *over when there is nobody left to wait for. */
+static int keep_limits(struct carriage *c, int64_t now, int64_t *deadline, bool *over,
+    struct outcome *outcome)
+{
+	const struct relay *relay = c->relay;
+	const struct direction *last;
+
+	if (relay->idle != 0 && passed(c->moved, relay->idle, now, deadline))
+		return fail(outcome, EX_TEMPFAIL, "both sides were silent for the idle limit of %g s",
+		    (double)relay->idle / (double)SECOND);
+	if (!c->d[0].done && !c->d[1].done)
+		return 0;
+	last = c->d[0].done ? &c->d[1] : &c->d[0];
+	if (c->alone == 0)
+		c->alone = now;
+	*over = last->gone && last->out_end == 0 &&
+	    passed(c->alone, RELAY_GRACE * SECOND, now, deadline);
+	if (relay->linger != 0 &&
+	    passed(c->moved > c->alone ? c->moved : c->alone, relay->linger, now, deadline))
+		return fail(outcome, EX_TEMPFAIL, "one direction had ended and the other was silent "
+		    "for the linger limit of %g s", (double)relay->linger / (double)SECOND);
+	return 0;
+}
+
+/* After a while of silence, give back what large batches have used. */
+static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
+{
+	for (struct direction *d = c->d; d < c->d + 2; d++) {
+		if (d->batch == BATCH_FIRST || d->in_size != 0 || d->out_end != 0 ||
+		    !passed(c->moved, MEMORY_KEPT, now, deadline))
+			continue;
+		madvise(d->in, WIRE_SIZE, MADV_DONTNEED);
+		madvise(d->out, WIRE_SIZE, MADV_DONTNEED);
+		d->batch = BATCH_FIRST;
+	}
+}
+
+/* Wait until something can move, or `deadline`. */
+static int look(struct carriage *c, int64_t deadline, bool *spin, struct outcome *outcome)
+{
+	struct pollfd slots[4];
+
+	for (int i = 0; i < 2; i++) {
+		struct direction *d = &c->d[i];
+		struct watch *in = &c->watch[2 * i], *out = &c->watch[3 - 2 * i];
+		bool reading = !d->ended && d->out_end == 0 && c->stopping == 0;
+
+		in->fd = d->from->in;
+		out->fd = d->to->out;
+		ask(&slots[2 * i], in, reading ? POLLIN : 0);
+		ask(&slots[3 - 2 * i], out, d->out_end != 0 ? POLLOUT : 0);
+	}
+	if (wait_for(slots, 4, deadline, spin) == -1)
+		return 0; /* a signal */
+	for (int i = 0; i < 4; i++)
+		if (check_break(&slots[i], &c->watch[i], outcome) != 0)
+			return -1;
+	for (int i = 0; i < 2; i++) {
+		c->d[i].readable = (slots[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0;
+		c->d[i].hung_up = c->watch[2 * i].hung_up;
+		c->d[i].gone = c->watch[3 - 2 * i].hung_up;
+	}
+	return 0;
 }
 
 /* The loop of relay_run, between its buffers' birth and death. */
-static int carry(const struct relay *relay, struct direction d[2], struct outcome *outcome)
+static int carry(struct carriage *c, struct outcome *outcome)
 {
-	/* In poll's order: near in, near out, far in, far out. */
-	struct side *sides[2] = { relay->near, relay->far };
-	struct watch watch[4];
-	struct pollfd slots[4];
-	int64_t now = time_now(), moved = now, alone = 0, stop = NEVER, deadline;
-	int stopping = 0;
-	bool active, spin = false;
+	bool active, over = false, spin = false;
+	int64_t now, deadline;
 
-	for (int i = 0; i < 4; i++) {
-		struct side *side = sides[i / 2];
-		watch[i] = (struct watch){ i % 2 ? side->out : side->in,
-			i % 2 ? side->out_kind : side->in_kind, false };
-	}
 	for (;;) {
 		active = false;
 		for (int i = 0; i < 2; i++)
-			if (step(&d[i], stopping != 0, &active, outcome) != 0)
+			if (step(&c->d[i], c->stopping != 0, &active, outcome) != 0)
 				return -1;
-		if (d[0].done && d[1].done)
-			return 0;
-
+		if ((c->d[0].done && c->d[1].done) || over)
+			break;
 		now = time_now();
 		if (active)
-			moved = now;
-		if (signal_progress) {
-			signal_progress = 0;
-			report_progress(relay->report);
-		}
-		report_status(relay->report);
-		if (signal_stop && !stopping) {
-			stopping = signal_stop;
-			stop = now + RELAY_GRACE * SECOND;
-		}
-		if (stopping && (now >= stop || (!in_hand(&d[0]) && !in_hand(&d[1]))))
-			return ended_by_signal(stopping, outcome);
-
+			c->moved = now;
 		deadline = NEVER;
-		if (stopping) /* how much of it the kernel still has can't be waited for */
-			deadline = earlier(stop, now + SECOND / 100);
-		if (relay->idle != 0) {
-			deadline = earlier(deadline, moved + relay->idle);
-			if (now >= moved + relay->idle)
-				return fail(outcome, EX_TEMPFAIL, "both sides were silent for the "
-				    "idle limit of %g s", (double)relay->idle / SECOND);
-		}
-		for (int i = 0; i < 2; i++) {
-			if (!d[i].done)
-				continue;
-			alone = alone == 0 ? now : alone;
-			/* Nobody is left to hear the other direction: give it a moment to end. */
-			if (d[1 - i].gone && d[1 - i].out_end == 0) {
-				deadline = earlier(deadline, alone + RELAY_GRACE * SECOND);
-				if (now >= alone + RELAY_GRACE * SECOND)
-					return 0;
-			}
-			if (relay->linger == 0)
-				continue;
-			deadline = earlier(deadline, (moved > alone ? moved : alone) + relay->linger);
-			if (now >= (moved > alone ? moved : alone) + relay->linger)
-				return fail(outcome, EX_TEMPFAIL, "one direction had ended and the "
-				    "other was silent for the linger limit of %g s",
-				    (double)relay->linger / SECOND);
-		}
-		for (int i = 0; i < 2; i++) {
-			if (d[i].batch == BATCH_FIRST || d[i].in_size != 0 || d[i].out_end != 0)
-				continue;
-			deadline = earlier(deadline, moved + MEMORY_KEPT);
-			if (now >= moved + MEMORY_KEPT) {
-				madvise(d[i].in, WIRE_SIZE, MADV_DONTNEED);
-				madvise(d[i].out, WIRE_SIZE, MADV_DONTNEED);
-				d[i].batch = BATCH_FIRST;
-			}
-		}
-
-		for (int i = 0; i < 2; i++) {
-			bool reading = !d[i].ended && d[i].out_end == 0 && !stopping;
-			watch[i * 2].fd = d[i].from->in;
-			watch[3 - i * 2].fd = d[i].to->out;
-			ask(&slots[i * 2], &watch[i * 2], reading ? POLLIN : 0);
-			ask(&slots[3 - i * 2], &watch[3 - i * 2], d[i].out_end != 0 ? POLLOUT : 0);
-		}
-		if (wait_for(slots, 4, deadline, &spin) == -1)
-			continue; /* a signal */
-		for (int i = 0; i < 4; i++)
-			if (broken(sides[i / 2], &slots[i], &watch[i], outcome) != 0)
-				return -1;
-		for (int i = 0; i < 2; i++) {
-			d[i].readable |= (slots[i * 2].revents & (POLLIN | POLLHUP | POLLERR)) != 0;
-			d[i].gone |= watch[3 - i * 2].hung_up;
-		}
+		report_status(c->relay->report);
+		if (obey_signals(c, now, &deadline, outcome) != 0 ||
+		    keep_limits(c, now, &deadline, &over, outcome) != 0)
+			return -1;
+		return_memory(c, now, &deadline);
+		if (!over && look(c, deadline, &spin, outcome) != 0)
+			return -1;
 	}
+	for (int i = 0; i < 2; i++)
+		if (c->d[i].unread)
+			return fail(outcome, EX_IOERR, "the %s ended without reading all that it was "
+			    "sent", c->d[i].from->name);
+	return 0;
 }
 
 static uint8_t *buffer(void)
@@ -318,29 +360,34 @@ static uint8_t *buffer(void)
 
 int relay_run(const struct relay *relay, struct outcome *outcome)
 {
-	struct report *report = relay->report;
-	struct direction d[2] = {
-		{ .from = relay->near, .to = relay->far, .sealing = relay->near_is_plain,
-		    .count = &report->bytes_in },
-		{ .from = relay->far, .to = relay->near, .sealing = !relay->near_is_plain,
-		    .count = &report->bytes_out },
-	};
+	struct carriage c = { .relay = relay, .moved = time_now() };
+	struct side *sides[2] = { relay->near, relay->far };
+	struct direction *first = &c.d[0];
 	long made = (long)relay->header_size;
 
 	for (int i = 0; i < 2; i++) {
-		d[i].packets = d[i].sealing ? relay->seal : relay->open;
-		d[i].batch = BATCH_FIRST;
-		d[i].in = buffer();
-		d[i].out = buffer();
-		if (d[i].in == NULL || d[i].out == NULL)
+		struct direction *d = &c.d[i];
+
+		d->from = sides[i];
+		d->to = sides[1 - i];
+		d->sealing = (i == 0) == relay->near_is_plain;
+		d->packets = d->sealing ? relay->seal : relay->open;
+		d->count = i == 0 ? &relay->report->bytes_in : &relay->report->bytes_out;
+		d->command = i == 1 ? relay->command : NULL;
+		d->batch = BATCH_FIRST;
+		d->in = buffer();
+		d->out = buffer();
+		if (d->in == NULL || d->out == NULL)
 			return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
+		c.watch[2 * i] = (struct watch){ .side = sides[i], .kind = sides[i]->in_kind };
+		c.watch[2 * i + 1] = (struct watch){ .side = sides[i], .kind = sides[i]->out_kind };
 	}
-	if (made > 0 && d[0].sealing)
-		made = packet_seal(d[0].packets, relay->header, relay->header_size, d[0].out);
+	if (made > 0 && first->sealing)
+		made = packet_seal(first->packets, relay->header, relay->header_size, first->out);
 	else if (made > 0)
-		memcpy(d[0].out, relay->header, relay->header_size);
+		memcpy(first->out, relay->header, relay->header_size);
 	if (made < 0)
 		return fail(outcome, EX_OSERR, "libcrypto failed, most likely out of memory");
-	d[0].out_end = (size_t)made;
-	return carry(relay, d, outcome);
+	first->out_end = (size_t)made;
+	return carry(&c, outcome);
 }

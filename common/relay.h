@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "command.h"
 #include "outcome.h"
 #include "packet.h"
 #include "report.h"
@@ -16,16 +17,19 @@ struct relay {
 	struct packet_state *seal, *open;
 	const uint8_t *header; /* plaintext to go ahead of what the near side sends, or NULL */
 	size_t header_size;
+	struct command *command; /* whose stdin and stdout the far side is, or NULL */
 	int64_t idle, linger;  /* nanoseconds, 0: no limit; as in the man page */
 	struct report *report; /* counts, progress */
 };
 
-#define RELAY_GRACE 2 /* seconds: to deliver what is in hand when a signal ends us, and for a
-			 peer to end when nobody is left to read what it might say */
+/* Seconds: to deliver what is in hand when a signal ends us, and for a peer to end when nobody is
+ * left to read what it might say. */
+#define RELAY_GRACE 2
 
 /*
- * Carry both directions until both have ended. Returns 0, or -1 with the outcome set: 74, 75, 76,
- * 71, or a signal. Then both sides are still open, and it is for the caller to break them.
+ * Carry both directions until both have ended. Returns 0, or -1 with the outcome set: 69 (the
+ * command's own status, before the end of its output is passed on as a clean one), 71, 74, 75, 76, or
+ * a signal. Then both sides are still open, and it is for the caller to break them.
  */
 int relay_run(const struct relay *, struct outcome *);
 

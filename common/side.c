@@ -18,7 +18,7 @@ static bool is_socket(enum end_kind kind)
 	return kind == END_STREAM_TCP || kind == END_STREAM_UNIX;
 }
 
-static enum end_kind describe(int fd, int access, bool keepalive)
+static enum end_kind describe(int fd, bool writing, bool keepalive)
 {
 	struct stat st;
 	struct sockaddr_storage address;
@@ -38,10 +38,10 @@ static enum end_kind describe(int fd, int access, bool keepalive)
 			setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 		return END_STREAM_TCP;
 	}
-	if (!S_ISFIFO(st.st_mode) && !isatty(fd))
+	if (!writing || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
 		return END_SHARED;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = open(path, access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (own == -1)
 		return END_SHARED;
 	dup3(own, fd, O_CLOEXEC);
@@ -54,8 +54,8 @@ void side_set(struct side *side, const char *name, int in, int out, bool keepali
 	side->name = name;
 	side->in = in;
 	side->out = out;
-	side->in_kind = describe(in, O_RDONLY, keepalive);
-	side->out_kind = in == out ? side->in_kind : describe(out, O_WRONLY, keepalive);
+	side->in_kind = describe(in, false, keepalive);
+	side->out_kind = in == out ? side->in_kind : describe(out, true, keepalive);
 }
 
 /* A shared description may block, and its flags are not ours to change: ask before each call. */

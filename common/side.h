@@ -11,7 +11,7 @@
 enum end_kind {
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
-	END_PRIVATE,     /* pipe or terminal on a description of our own, non-blocking */
+	END_PRIVATE,     /* where we write to a pipe or terminal: a description of our own, non-blocking */
 	END_SHARED,      /* anything on a description that others may share */
 };
 
@@ -23,8 +23,8 @@ struct side {
 };
 
 /*
- * Describe descriptors `in` and `out`. Pipes and terminals are opened anew where /proc allows,
- * so that they can be non-blocking without a change that others would see. Both become
+ * Describe descriptors `in` and `out`. A pipe or terminal to write to is opened anew where /proc
+ * allows, so that it can be non-blocking without a change that others would see. Both become
  * close-on-exec; network sockets get TCP_NODELAY, and keep-alives if asked.
  */
 void side_set(struct side *, const char *name, int in, int out, bool keepalive);

@@ -11,8 +11,7 @@ int main(int argc, char **argv)
 	    connection_start_far(&c) == 0 &&
 	    connection_enter_sandbox(&c) == 0 &&
 	    connection_receive_far(&c) == 0 &&
-	    handshake_client(&c.secrets->handshake, &c.far, c.ring.secret[0], c.deadline,
-	        &c.outcome) == 0 &&
+	    connection_meet_server(&c) == 0 &&
 	    connection_relay(&c, ROLE_ENC) == 0);
 	return connection_close(&c);
 }
