@@ -36,8 +36,8 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	peer_learn(&c->peer, c->near_found.in);
 	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, c->near_found.is_network, options->verbose);
-	/* Nothing of what openssl.cnf could ask for is used here, and reading it takes time. */
-	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
 	c->secrets = secret_alloc(sizeof(*c->secrets));
 	if (c->secrets == NULL)
 		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));

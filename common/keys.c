@@ -128,7 +128,11 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 	struct stat st;
 	int fd;
 
-	fd = open_key(dir, path, &st, &what);
+	/* It goes into logs, headers and the command's environment. */
+	for (const char *c = name; *c != '\0'; c++)
+		if ((unsigned char)*c < ' ' || *c == 127)
+			what = "a control character in its name";
+	fd = what == NULL ? open_key(dir, path, &st, &what) : -1;
 	if (fd != -1) {
 		buffer = secret_alloc(buffer_size);
 		if (buffer == NULL)
