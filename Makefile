@@ -93,10 +93,13 @@ $(BUILD)/flags: FORCE
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
-check: all
+# What tests/*.bats run of our own code.
+unit := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
+
+check: all $(unit)
 	BUILD=$(BUILD) tests/check
 
-check-long: all
+check-long: all $(unit)
 	BUILD=$(BUILD) tests/check-long
 
 demo: all

@@ -21,32 +21,25 @@
 #define BULK_AFTER 512 /* packets in such batches before it is started */
 #define BULK_LEAST 6 /* fewer at once are quicker without it */
 
-/*
- * AES-256-CTR without a provider. Fetching any cipher from one builds all of them, which costs more than a
- * whole handshake; a copied method is used as it is, and quicker per call too. OpenSSL 4 has no such copies.
- */
-static const EVP_CIPHER *aes_ctr(void)
-{
-#if OPENSSL_VERSION_NUMBER < 0x40000000L
-	static const EVP_CIPHER *copy;
-
-	if (copy == NULL)
-		copy = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
-	return copy;
-#else
-	return EVP_aes_256_ctr();
-#endif
-}
-
 int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_t H[static 32])
 {
-	const EVP_CIPHER *ctr;
+	static const EVP_CIPHER *ctr;
 
 	memset(s, 0, sizeof(*s));
-	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
-	ctr = aes_ctr();
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+	/*
+	 * A copied method is used as it is. Without the copy it would be fetched from a provider, which
+	 * sets all of its ciphers up first and costs a millisecond. OpenSSL 4 knows no such copies.
+	 */
+	if (ctr == NULL)
+#if OPENSSL_VERSION_NUMBER < 0x40000000L
+		ctr = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
+#else
+		ctr = EVP_aes_256_ctr();
+#endif
 	s->cipher = EVP_CIPHER_CTX_new();
-	if (ctr == NULL || s->cipher == NULL || EVP_EncryptInit_ex(s->cipher, ctr, NULL, E, NULL) != 1) {
+	if (ctr == NULL || s->cipher == NULL ||
+	    EVP_EncryptInit_ex(s->cipher, ctr, NULL, E, NULL) != 1) {
 		packet_done(s);
 		return PACKET_SYSTEM;
 	}
@@ -87,16 +80,17 @@ static int crypt_run(struct packet_state *s, uint8_t *wire, size_t count)
 /* The MACs of `count` packets. Their numbers are put where their own MACs were: the hash reads on. */
 static int mac_run(struct packet_state *s, uint8_t *wire, size_t count, uint8_t macs[][HASH_SIZE])
 {
+	int bulk = s->bulk != NULL && count >= BULK_LEAST;
+
 	for (size_t i = 0; i < count; i++) {
+		uint8_t *p = wire + i * PACKET_SIZE;
 		uint64_t number = htobe64(s->number + i);
 
-		memcpy(wire + i * PACKET_SIZE + SECRET, &number, NUMBER);
+		memcpy(p + SECRET, &number, NUMBER);
+		if (!bulk)
+			hmac(&s->mac, p, SECRET + NUMBER, NULL, 0, macs[i]);
 	}
-	if (s->bulk != NULL && count >= BULK_LEAST)
-		return bulk_mac(s->bulk, wire, count, SECRET + NUMBER, macs);
-	for (size_t i = 0; i < count; i++)
-		hmac(&s->mac, wire + i * PACKET_SIZE, SECRET + NUMBER, NULL, 0, macs[i]);
-	return 0;
+	return bulk ? bulk_mac(s->bulk, wire, count, SECRET + NUMBER, macs) : 0;
 }
 
 size_t packet_sealed_size(size_t size)

@@ -78,14 +78,16 @@ static int turn(struct direction *d, struct outcome *outcome)
 		made = packet_seal(d->packets, d->in, whole, d->out);
 	else
 		made = packet_open(d->packets, d->in, whole / PACKET_SIZE, d->out, &bad);
-	if (bad)
-		return fail(outcome, EX_PROTOCOL, "a packet from the %s failed its check: the "
-		    "stream was tampered with, nothing from there on was delivered",
-		    d->from->name);
 	if (made < 0)
 		return fail(outcome, EX_OSERR, "libcrypto failed, most likely out of memory");
 	*d->count += d->sealing ? whole : (size_t)made;
 	d->out_end = (size_t)made;
+	if (bad) {
+		drain(d, outcome); /* what came before it was sound */
+		return fail(outcome, EX_PROTOCOL, "a packet from the %s failed its check: the "
+		    "stream was tampered with, nothing from there on was delivered",
+		    d->from->name);
+	}
 	d->in_size -= whole;
 	memmove(d->in, d->in + whole, d->in_size);
 	return 0;
@@ -287,6 +289,7 @@ static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
 			continue;
 		madvise(d->in, WIRE_SIZE, MADV_DONTNEED);
 		madvise(d->out, WIRE_SIZE, MADV_DONTNEED);
+		packet_rest(d->packets);
 		d->batch = BATCH_FIRST;
 	}
 }
