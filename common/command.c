@@ -144,6 +144,30 @@ static int judge(const struct command *command, int status, struct outcome *outc
 	    command->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
 }
 
+/*
+ * Wait until the command has ended, or `deadline`. It is not reaped, so that its group's number
+ * stays ours until the group is killed. Returns whether it has.
+ */
+static bool await_end(const struct command *command, int64_t deadline, siginfo_t *info)
+{
+	for (;;) {
+		info->si_pid = 0;
+		if (waitid(P_PID, (id_t)command->pid, info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+		    info->si_pid != 0)
+			return true;
+		if (wait_poll(NULL, 0, deadline) == 0)
+			return false;
+	}
+}
+
+bool command_crashed(struct command *command, struct outcome *outcome)
+{
+	siginfo_t info;
+
+	return await_end(command, time_now() + SECOND / 10, &info) &&
+	    info.si_code != CLD_EXITED && command_finish(command, 0, outcome) != 0;
+}
+
 int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
 {
 	int status = 0;
@@ -151,17 +175,10 @@ int command_finish(struct command *command, int64_t deadline, struct outcome *ou
 
 	if (command->pid == 0)
 		return 0;
-	for (;;) {
-		/* Not reaped yet, so that the group's number stays ours until it is killed. */
-		info.si_pid = 0;
-		if (waitid(P_PID, (id_t)command->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-		    info.si_pid != 0)
-			break;
-		if (wait_poll(NULL, 0, deadline) == 0) {
-			command_kill(command);
-			return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and "
-			    "was killed", command->name);
-		}
+	if (!await_end(command, deadline, &info)) {
+		command_kill(command);
+		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
+		    command->name);
 	}
 	kill(-command->pid, SIGKILL);
 	waitpid(command->pid, &status, 0);

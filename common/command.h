@@ -39,6 +39,12 @@ int command_start(struct command *, size_t key, struct outcome *);
 int command_receive_socket(struct command *, int64_t deadline, struct outcome *);
 
 /*
+ * The command's output has ended: was that because a signal killed it? Then true, with the outcome
+ * (69) set. Waits a tenth of a second at most for what comes right behind the end of output.
+ */
+bool command_crashed(struct command *, struct outcome *);
+
+/*
  * Wait for the command to exit until `deadline`, then kill what is left of its group, and reap.
  * Returns 0 if it exited with status 0, or -1 with the outcome (69) set.
  */

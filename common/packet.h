@@ -9,7 +9,6 @@
 #define PACKET_DATA 1024 /* most plaintext in one packet, bytes */
 #define PACKET_SIZE 1060 /* a packet on the wire: 1024 data, 4 length, 32 MAC */
 
-#define PACKET_BAD (-1)    /* wrong MAC, or a length of 0 or over 1024 */
 #define PACKET_SYSTEM (-2) /* libcrypto or memory failed */
 
 /* One direction's keys and place in the stream. Zero it first; packet_done wipes it. */

@@ -121,6 +121,23 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	return turn(d, outcome);
 }
 
+/* Has the peer's machine (or for a UNIX socket, the reader) taken all we wrote? */
+static bool all_taken(const struct side *side)
+{
+	int left = 0;
+
+	return side->out == -1 || ioctl(side->out, SIOCOUTQ, &left) != 0 || left == 0;
+}
+
+/* Wait for that, but not for ever: a reset may overtake what is still on its way. */
+static void await_taken(const struct side *side)
+{
+	int64_t deadline = time_now() + RELAY_GRACE * SECOND;
+
+	while (!all_taken(side) && time_now() < deadline)
+		wait_poll(NULL, 0, time_now() + SECOND / 100);
+}
+
 /* Move what can be moved in one direction. */
 static int step(struct direction *d, bool stopping, bool *active, struct outcome *outcome)
 {
@@ -136,10 +153,10 @@ static int step(struct direction *d, bool stopping, bool *active, struct outcome
 			return -1;
 	}
 	if (d->out_end == 0 && d->ended) {
-		/* A command that has gone altogether: its status tells whether that is all it had. */
-		if (d->command != NULL && d->hung_up &&
-		    command_finish(d->command, time_now() + COMMAND_GRACE * SECOND, outcome) != 0)
+		if (d->command != NULL && d->hung_up && command_crashed(d->command, outcome)) {
+			await_taken(d->to);
 			return -1;
+		}
 		side_end_output(d->to);
 		d->done = true;
 	}
@@ -164,15 +181,19 @@ static void ask(struct pollfd *slot, const struct watch *watch, short events)
 	slot->revents = 0;
 }
 
-/* A reset ends us at once, whatever else is going on. A hang-up is for read and write to tell. */
-static int check_break(const struct pollfd *slot, struct watch *watch, struct outcome *outcome)
+/*
+ * A reset ends us at once, whatever else is going on: `reading` from that side will tell, after
+ * what came before the reset. A hang-up is for read and write to tell.
+ */
+static int check_break(const struct pollfd *slot, struct watch *watch, bool reading,
+    struct outcome *outcome)
 {
 	int error = 0;
 	socklen_t size = sizeof(error);
 
 	if (slot->fd == -1 || (slot->revents & (POLLERR | POLLHUP)) == 0)
 		return 0;
-	if (watch->kind == END_STREAM_TCP &&
+	if (watch->kind == END_STREAM_TCP && !reading &&
 	    getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
 		return lost(watch->side, error, outcome);
 	watch->hung_up = true;
@@ -198,14 +219,6 @@ static int wait_for(struct pollfd *slots, nfds_t count, int64_t deadline, bool *
 	ready = wait_poll(slots, count, deadline);
 	*spin = time_now() - before < SPIN_WORTH;
 	return ready;
-}
-
-/* Has the peer's machine (or for a UNIX socket, the reader) taken all we wrote? */
-static bool all_taken(const struct side *side)
-{
-	int left = 0;
-
-	return side->out == -1 || ioctl(side->out, SIOCOUTQ, &left) != 0 || left == 0;
 }
 
 static bool in_hand(const struct direction *d)
@@ -312,7 +325,7 @@ static int look(struct carriage *c, int64_t deadline, bool *spin, struct outcome
 	if (wait_for(slots, 4, deadline, spin) == -1)
 		return 0; /* a signal */
 	for (int i = 0; i < 4; i++)
-		if (check_break(&slots[i], &c->watch[i], outcome) != 0)
+		if (check_break(&slots[i], &c->watch[i], slots[i & ~1].events != 0, outcome) != 0)
 			return -1;
 	for (int i = 0; i < 2; i++) {
 		c->d[i].readable = (slots[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0;
