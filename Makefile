@@ -1,4 +1,16 @@
 # spipe-filters. GNU Make. What a packager may set comes first.
+
+# What is asked for after `deps` is looked at when that is done: what is built depends on what is
+# installed.
+ifneq ($(and $(filter deps,$(MAKECMDGOALS)),$(filter-out deps,$(MAKECMDGOALS))),)
+$(filter-out deps,$(MAKECMDGOALS)): again
+again: deps
+	$(MAKE) $(filter-out deps,$(MAKECMDGOALS))
+deps:
+	tests/deps $(GROUPS)
+.PHONY: deps again $(MAKECMDGOALS)
+else
+
 VERSION = 1.0.0
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -165,3 +177,4 @@ FORCE:
 .PHONY: all check check-long demo deps bench lint fuzz coverage install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
+endif

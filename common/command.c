@@ -34,13 +34,12 @@ static void launcher(int far, int go, int failure, char *const *argv, const stru
 	close_range(LAUNCHER_FAILURE + 1, ~0U, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent || read(LAUNCHER_GO, &key, sizeof(key)) != sizeof(key) ||
-	    key >= ring->count)
+	    key >= ring->count || (argv = keyring_command(ring, key, argv)) == NULL)
 		_exit(0);
 	setenv("SPIPE_KEY", ring->key[key].name, 1);
 	unsetenv("NOTIFY_SOCKET");
-	if (ring->key[key].rules != NULL && ring->key[key].rules->command[0] != NULL)
-		argv = ring->key[key].rules->command;
 	signals_release();
+	secret_unharden();
 	execvp(argv[0], argv);
 	(void)!write(LAUNCHER_FAILURE, &errno, sizeof(errno));
 	_exit(127);
@@ -55,7 +54,6 @@ int command_prepare(struct command *command, char *const *argv, const struct key
 	if (pipe2(go, O_CLOEXEC) != 0 || pipe2(failure, O_CLOEXEC) != 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
 		return fail(outcome, EX_OSERR, "no descriptors for the command: %s", strerror(errno));
-	command->name = argv[0];
 	command->pid = fork();
 	if (command->pid == -1) {
 		command->pid = 0;
@@ -73,12 +71,13 @@ int command_prepare(struct command *command, char *const *argv, const struct key
 	return 0;
 }
 
-int command_start(struct command *command, size_t key, struct outcome *outcome)
+int command_start(struct command *command, size_t key, const char *name, struct outcome *outcome)
 {
 	uint32_t index = (uint32_t)key;
 	int error;
 	ssize_t got;
 
+	command->name = name;
 	if (write(command->go, &index, sizeof(index)) != sizeof(index))
 		return fail(outcome, EX_OSERR, "the launcher of the command is gone: %s",
 		    strerror(errno));

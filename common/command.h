@@ -23,14 +23,17 @@ struct command {
 #define COMMAND_GRACE 2 /* seconds that a command has to exit after the last byte */
 
 /*
- * Fork the launcher for `argv`, or for the command in the rules of the key that is found.
+ * Fork the launcher for keyring_command(), of the key that is found and `argv` (may be NULL).
  * `quiet` gives it /dev/null for stderr. Returns 0, or -1 with the outcome (71) set.
  */
 int command_prepare(struct command *, char *const *argv, const struct keyring *, bool quiet,
     struct outcome *);
 
-/* Say go, with the key that the peer has proved. Returns 0 once the command runs, or -1 (69). */
-int command_start(struct command *, size_t key, struct outcome *);
+/*
+ * Say go, with the index of the key that the peer has proved; `name` is the command's for messages.
+ * Returns 0 once the command runs, or -1 (69).
+ */
+int command_start(struct command *, size_t key, const char *name, struct outcome *);
 
 /*
  * Receive the connected socket that the command hands back over its stdout (SCM_RIGHTS), before

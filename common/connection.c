@@ -49,14 +49,15 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 
 int connection_prepare_far(struct connection *c)
 {
-	if (c->options.command != NULL)
-		return command_prepare(&c->command, c->options.command, &c->ring,
-		    c->near_found.is_stderr, &c->outcome);
-	if (!c->near_found.ucspi)
+	bool any = false;
+
+	for (size_t i = 0; i < c->ring.count; i++)
+		any |= keyring_command(&c->ring, i, c->options.command) != NULL;
+	if (!any && !c->near_found.ucspi)
 		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
-	side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
-	return 0;
+	return any ? command_prepare(&c->command, c->options.command, &c->ring,
+	    c->near_found.is_stderr, &c->outcome) : 0;
 }
 
 int connection_enter_sandbox(struct connection *c)
@@ -77,12 +78,19 @@ int connection_enter_sandbox(struct connection *c)
 
 int connection_start_far(struct connection *c)
 {
-	if (c->options.command == NULL)
-		return 0;
-	if (command_start(&c->command, c->key, &c->outcome) != 0)
-		return -1;
-	if (!c->options.fd_pass)
-		side_set(&c->far, "far side", c->command.socket, c->command.socket, false);
+	char *const *argv = keyring_command(&c->ring, c->key, c->options.command);
+
+	if (argv != NULL) {
+		if (command_start(&c->command, c->key, argv[0], &c->outcome) != 0)
+			return -1;
+		if (!c->options.fd_pass)
+			side_set(&c->far, "far side", c->command.socket, c->command.socket, false);
+	} else if (c->near_found.ucspi) {
+		command_kill(&c->command); /* the launcher is for other keys */
+		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
+	} else
+		return fail(&c->outcome, EX_USAGE, "no command is given, neither by the rules of "
+		    "the client's key nor on the command line; see --help");
 	return 0;
 }
 

@@ -34,13 +34,13 @@ struct connection {
 /* 1: options, near side, log, keys. Also returns -1, with status 0, when --help was answered. */
 int connection_open(struct connection *, enum role, int argc, char **argv);
 
-/* 2: the far side's launcher, or the descriptors that a UCSPI client left. */
+/* 2: the launcher of the far side's command, where there is one. */
 int connection_prepare_far(struct connection *);
 
 /* 3: the walls. From here on: no open, socket, connect, fork or exec. */
 int connection_enter_sandbox(struct connection *);
 
-/* The command is started, and told the key's name. */
+/* The command is started, and told the key's name; or the far side is what a UCSPI client left. */
 int connection_start_far(struct connection *);
 
 /* The far side stands: with -p, its socket has come. */

@@ -36,16 +36,34 @@ void secret_free(void *p, size_t size)
 	munmap(p, size);
 }
 
+static struct rlimit core_limit;
+
 void secret_harden(void)
 {
-	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+	struct rlimit none;
+
+	getrlimit(RLIMIT_CORE, &core_limit);
+	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = core_limit.rlim_max };
+	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0);
+}
+
+void secret_unharden(void)
+{
+	setrlimit(RLIMIT_CORE, &core_limit);
+}
+
+char *const *keyring_command(const struct keyring *ring, size_t key, char *const *usual)
+{
+	struct rules *rules = ring->key[key].rules;
+
+	return rules != NULL && rules->command[0] != NULL ? rules->command : usual;
 }
 
 /* Open a key file and say what is wrong with it, if anything. */
 static int open_key(int dir, const char *path, struct stat *st, const char **problem)
 {
-	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd == -1) {
 		*problem = strerror(errno);
@@ -57,8 +75,10 @@ static int open_key(int dir, const char *path, struct stat *st, const char **pro
 		*problem = "is a directory";
 	else if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode))
 		*problem = "is not a file";
-	else
+	else {
+		fcntl(fd, F_SETFL, 0); /* a pipe is waited for once it has a writer */
 		return fd;
+	}
 	close(fd);
 	return -1;
 }

@@ -25,6 +25,9 @@ void secret_free(void *, size_t size);
 /* No core dumps of this process, and no tracing by others of the same user. */
 void secret_harden(void);
 
+/* In a child that has no secrets, before it becomes another program: core dumps as they were. */
+void secret_unharden(void);
+
 /* The keys a program was given. Names and rules are no secrets; the hashes are. */
 struct keyring {
 	size_t count;
@@ -45,6 +48,9 @@ struct keyring {
  */
 int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
     bool with_rules, struct report *, struct outcome *);
+
+/* The command for the holder of a key: its own by its rules, else `usual`, which may be NULL. */
+char *const *keyring_command(const struct keyring *, size_t key, char *const *usual);
 
 /* Wipe the hashes, once the peer's key is known. Names and rules stay. */
 void keyring_wipe(struct keyring *);

@@ -23,7 +23,7 @@
 #define WIRE_SIZE (BATCH_MOST * PACKET_SIZE)
 #define MEMORY_KEPT (5 * SECOND) /* of silence, before the memory of large batches is given back */
 
-#define SPIN_TRIES 20             /* looks before sleeping, when the last wait was short */
+#define SPIN_TRIES 20             /* looks before sleeping, when the last two waits were short */
 #define SPIN_WORTH (SECOND / 10000)
 
 struct direction {
@@ -201,23 +201,26 @@ static int check_break(const struct pollfd *slot, struct watch *watch, bool read
 }
 
 /*
- * Wait for one of `slots`. Where the last wait was short, request is likely to follow answer, and
- * some looks without sleeping save the price of being woken.
+ * Wait for one of `slots`. Where the last two waits were short, request follows answer, and some
+ * looks without sleeping save the price of being woken. Two: a lone request's answer is quick as
+ * well, but after it nothing comes for long. Not in bulk traffic, where there is more to do.
  */
-static int wait_for(struct pollfd *slots, nfds_t count, int64_t deadline, bool *spin)
+static int wait_for(struct pollfd *slots, nfds_t count, int64_t deadline, bool bulk, int *quick)
 {
-	int64_t before;
-	int ready;
+	int64_t before = time_now();
+	int ready = 0;
 
-	for (int i = 0; *spin && i < SPIN_TRIES; i++) {
+	for (int i = 0; *quick >= 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
 		ready = wait_poll(slots, count, 0);
-		if (ready != 0)
-			return ready;
-		sched_yield();
+		if (ready == 0)
+			sched_yield();
 	}
-	before = time_now();
-	ready = wait_poll(slots, count, deadline);
-	*spin = time_now() - before < SPIN_WORTH;
+	if (ready == 0)
+		ready = wait_poll(slots, count, deadline);
+	if (time_now() - before >= SPIN_WORTH)
+		*quick = 0;
+	else if (*quick < 2)
+		++*quick;
 	return ready;
 }
 
@@ -308,8 +311,9 @@ static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
 }
 
 /* Wait until something can move, or `deadline`. */
-static int look(struct carriage *c, int64_t deadline, bool *spin, struct outcome *outcome)
+static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome *outcome)
 {
+	bool bulk = c->d[0].batch > BATCH_FIRST || c->d[1].batch > BATCH_FIRST;
 	struct pollfd slots[4];
 
 	for (int i = 0; i < 2; i++) {
@@ -322,7 +326,7 @@ static int look(struct carriage *c, int64_t deadline, bool *spin, struct outcome
 		ask(&slots[2 * i], in, reading ? POLLIN : 0);
 		ask(&slots[3 - 2 * i], out, d->out_end != 0 ? POLLOUT : 0);
 	}
-	if (wait_for(slots, 4, deadline, spin) == -1)
+	if (wait_for(slots, 4, deadline, bulk, quick) == -1)
 		return 0; /* a signal */
 	for (int i = 0; i < 4; i++)
 		if (check_break(&slots[i], &c->watch[i], slots[i & ~1].events != 0, outcome) != 0)
@@ -338,7 +342,8 @@ static int look(struct carriage *c, int64_t deadline, bool *spin, struct outcome
 /* The loop of relay_run, between its buffers' birth and death. */
 static int carry(struct carriage *c, struct outcome *outcome)
 {
-	bool active, over = false, spin = false;
+	bool active, over = false;
+	int quick = 0; /* short waits in a row */
 	int64_t now, deadline;
 
 	for (;;) {
@@ -357,7 +362,7 @@ static int carry(struct carriage *c, struct outcome *outcome)
 		    keep_limits(c, now, &deadline, &over, outcome) != 0)
 			return -1;
 		return_memory(c, now, &deadline);
-		if (!over && look(c, deadline, &spin, outcome) != 0)
+		if (!over && look(c, deadline, &quick, outcome) != 0)
 			return -1;
 	}
 	for (int i = 0; i < 2; i++)

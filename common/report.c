@@ -222,7 +222,6 @@ void report_end(struct report *report, const struct outcome *outcome)
 		    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n", report->peer,
 		    report->key == NULL ? "-" : report->key, (unsigned long long)report->bytes_in,
 		    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
-		make_printable(report->peer);
 		to_journal(report, priority, text, fields);
 		return;
 	}

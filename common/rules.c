@@ -1,6 +1,5 @@
 #include "rules.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,20 +8,19 @@
 static const char *parse_date(struct rules *rules, const char *word)
 {
 	struct tm day = { 0 }, given;
-	int used = 0;
 	time_t start;
 
 	if (rules->expires != 0)
 		return "a second expires";
-	if (word == NULL || strlen(word) != 10 ||
-	    sscanf(word, "%4d-%2d-%2d%n", &day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 ||
-	    used != 10)
+	if (word == NULL || strlen(word) != 10 || strspn(word, "0123456789-") != 10 ||
+	    word[4] != '-' || word[7] != '-')
 		return "expires needs a date as YYYY-MM-DD";
-	day.tm_year -= 1900;
-	day.tm_mon -= 1;
+	day.tm_year = atoi(word) - 1900;
+	day.tm_mon = atoi(word + 5) - 1;
+	day.tm_mday = atoi(word + 8);
 	given = day;
 	start = timegm(&day);
-	if (given.tm_mday != day.tm_mday || given.tm_mon != day.tm_mon || start <= 0)
+	if (given.tm_mon != day.tm_mon || given.tm_mday != day.tm_mday || start <= 0)
 		return "expires needs a date of the calendar";
 	rules->expires = start + 24 * 60 * 60;
 	return NULL;

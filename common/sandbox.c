@@ -7,11 +7,14 @@
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -37,6 +40,17 @@
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 1), RETURN(SECCOMP_RET_ALLOW)
 /* Arguments are 64 bits; what we compare fits the lower half (little-endian machines only). */
 #define ARGUMENT(n) LOAD(args[n])
+#define UPPER_HALF(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n]) + 4)
+/* ALLOW the call if its argument n is NULL. */
+#define ALLOW_NULL(call, n) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 6), ARGUMENT(n), \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2), UPPER_HALF(n), \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0), RETURN(DENY), RETURN(SECCOMP_RET_ALLOW)
+/* ALLOW setsockopt(2) of one option. */
+#define ALLOW_OPTION(level, option) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setsockopt, 0, 5), ARGUMENT(1), \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (level), 0, 3), ARGUMENT(2), \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (option), 0, 1), RETURN(SECCOMP_RET_ALLOW), LOAD(nr)
 /* ALLOW the call if its argument n has none of the bits. */
 #define ALLOW_WITHOUT(call, n, bits) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 4), ARGUMENT(n), \
@@ -59,14 +73,14 @@ static int filter_calls(pid_t child)
 		/* Relaying, most used first. */
 		ALLOW(ppoll),
 		ALLOW(recvfrom),
-		ALLOW(sendto),
+		ALLOW_NULL(sendto, 4), /* to the peer of a socket that we have, and to nobody else */
 		ALLOW(read),
 		ALLOW(write),
 		ALLOW(sched_yield),
 		ALLOW(shutdown),
 		ALLOW(close),
-		ALLOW(getsockopt), /* why a socket failed */
-		ALLOW(setsockopt), /* SO_LINGER for a reset; TCP_NODELAY on a passed socket */
+		ALLOW_IF(getsockopt, 2, SO_ERROR, SO_ERROR), /* why a socket failed */
+		ALLOW_OPTION(SOL_SOCKET, SO_LINGER), /* for a reset */
 		ALLOW_IF(ioctl, 1, SIOCOUTQ, SIOCOUTQ), /* what the peer has not taken yet */
 #ifdef __NR_poll
 		ALLOW(poll), /* readiness of a shared descriptor */
@@ -75,9 +89,9 @@ static int filter_calls(pid_t child)
 		ALLOW(recvmsg),
 		ALLOW(getpeername),
 		ALLOW(getsockname),
-		ALLOW(newfstatat),
-		ALLOW(fstat),
-		ALLOW_IF(fcntl, 1, F_SETFD, F_GETFL),
+		ALLOW_OPTION(IPPROTO_TCP, TCP_NODELAY),
+		ALLOW_OPTION(SOL_SOCKET, SO_KEEPALIVE),
+		ALLOW_IF(fcntl, 1, F_SETFD, F_SETFD),
 		/* Time, randomness, memory: what the handshake, libcrypto and malloc need. */
 		ALLOW(clock_gettime),
 		ALLOW(getrandom),

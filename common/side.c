@@ -27,18 +27,15 @@ static enum end_kind describe(int fd, bool writing, bool keepalive)
 	int own, on = 1;
 
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (fstat(fd, &st) != 0)
-		return END_SHARED;
-	if (S_ISSOCK(st.st_mode)) {
-		if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
-		    address.ss_family == AF_UNIX)
+	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0) {
+		if (address.ss_family == AF_UNIX)
 			return END_STREAM_UNIX;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		if (keepalive)
 			setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 		return END_STREAM_TCP;
 	}
-	if (!writing || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
+	if (!writing || fstat(fd, &st) != 0 || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
 		return END_SHARED;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
