@@ -84,29 +84,41 @@ int address_parse(struct address *address, const char *text)
 	return 0;
 }
 
-static void from_environment(struct address *address)
+/* An address and port from two variables. Returns 0, or -1 with nothing set if they hold none. */
+static int from_variables(struct address *address, const char *const names[2])
 {
-	static const char *const names[][2] = {
-		{ "REMOTE_ADDR", "REMOTE_PORT" },
-		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
-		{ "REMOTE_HOST", "REMOTE_PORT" },
-		{ "SOCAT_PEERADDR", "SOCAT_PEERPORT" },
-	};
-	const char *text;
+	const char *text = getenv(names[0]);
 	char *end;
 	unsigned long port;
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		text = getenv(names[i][0]);
-		if (text == NULL || address_parse(address, text) != 0)
-			continue;
-		text = getenv(names[i][1]);
-		port = text == NULL ? 0 : strtoul(text, &end, 10);
-		if (text != NULL && *end == '\0' && port <= 65535)
-			address->port = (uint32_t)port;
-		return;
+	if (text == NULL || address_parse(address, text) != 0) {
+		memset(address, 0, sizeof(*address));
+		return -1;
 	}
-	memset(address, 0, sizeof(*address));
+	text = getenv(names[1]);
+	port = text == NULL ? 0 : strtoul(text, &end, 10);
+	if (text != NULL && *end == '\0' && port <= 65535)
+		address->port = (uint32_t)port;
+	return 0;
+}
+
+static void from_environment(struct peer *peer)
+{
+	static const struct {
+		const char *remote[2], *local[2];
+	} names[] = {
+		{ { "REMOTE_ADDR", "REMOTE_PORT" }, { "", "" } },
+		{ { "TCPREMOTEIP", "TCPREMOTEPORT" }, { "TCPLOCALIP", "TCPLOCALPORT" } },
+		{ { "REMOTE_HOST", "REMOTE_PORT" }, { "", "" } },
+		{ { "SOCAT_PEERADDR", "SOCAT_PEERPORT" }, { "SOCAT_SOCKADDR", "SOCAT_SOCKPORT" } },
+	};
+
+	memset(peer, 0, sizeof(*peer));
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (from_variables(&peer->remote, names[i].remote) == 0) {
+			from_variables(&peer->local, names[i].local);
+			return;
+		}
 }
 
 void peer_learn(struct peer *peer, int fd)
@@ -122,7 +134,7 @@ void peer_learn(struct peer *peer, int fd)
 		from_socket(&peer->local, &from, size);
 	/* socat's own socketpair is not the connection: what it knows of that is in the environment. */
 	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
-		from_environment(&peer->remote);
+		from_environment(peer);
 }
 
 void address_format(const struct address *address, char *text, size_t size)

@@ -16,6 +16,8 @@
 #include "crypto.h"
 #include "report.h"
 
+#define KEY_BUFFER 16384
+
 void *secret_alloc(size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -76,7 +78,8 @@ static int open_key(int dir, const char *path, struct stat *st, const char **pro
 	else if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode))
 		*problem = "is not a file";
 	else {
-		fcntl(fd, F_SETFL, 0); /* a pipe is waited for once it has a writer */
+		if (S_ISFIFO(st->st_mode))
+			fcntl(fd, F_SETFL, 0); /* it has a writer, or is empty: no open to hang in */
 		return fd;
 	}
 	close(fd);
@@ -84,7 +87,8 @@ static int open_key(int dir, const char *path, struct stat *st, const char **pro
 }
 
 /* hash = SHA256 of all of fd. Returns NULL, or what is wrong. `buffer` is secret memory. */
-static const char *hash_file(int fd, uint8_t *buffer, size_t size, uint8_t hash[static KEY_SIZE])
+static const char *hash_file(int fd, const struct stat *st, uint8_t *buffer, size_t size,
+    uint8_t hash[static KEY_SIZE])
 {
 	SHA256_CTX *state = (SHA256_CTX *)buffer;
 	size_t total = 0;
@@ -100,6 +104,8 @@ static const char *hash_file(int fd, uint8_t *buffer, size_t size, uint8_t hash[
 			return strerror(errno);
 		SHA256_Update(state, buffer, (size_t)got);
 		total += (size_t)got;
+		if (S_ISREG(st->st_mode) && total == (size_t)st->st_size)
+			break; /* a call less for each of many keys */
 	}
 	SHA256_Final(hash, state);
 	if (total == 0)
@@ -112,14 +118,16 @@ static int load_rules(int dir, const char *path, struct rules **rules, char *pro
 {
 	char conf[PATH_MAX];
 	const char *what;
+	struct stat st;
 	ssize_t got;
 	int fd, line;
 
 	*rules = NULL;
 	snprintf(conf, sizeof(conf), "%s.conf", path);
-	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd == -1 && errno == ENOENT)
+	/* A link that leads nowhere is not the same as no rules. */
+	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
 		return 0;
+	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	*rules = calloc(1, sizeof(**rules));
 	if (fd == -1 || *rules == NULL ||
 	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
@@ -142,9 +150,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
     bool with_rules, bool credential, struct report *report, char *problem, size_t size)
 {
 	struct key *key = &ring->key[ring->count];
-	const size_t buffer_size = 16384;
 	const char *what = NULL;
-	uint8_t *buffer;
 	struct stat st;
 	int fd;
 
@@ -154,12 +160,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 			what = "a control character in its name";
 	fd = what == NULL ? open_key(dir, path, &st, &what) : -1;
 	if (fd != -1) {
-		buffer = secret_alloc(buffer_size);
-		if (buffer == NULL)
-			what = strerror(errno);
-		else
-			what = hash_file(fd, buffer, buffer_size, ring->secret[ring->count]);
-		secret_free(buffer, buffer_size);
+		what = hash_file(fd, &st, ring->buffer, KEY_BUFFER, ring->secret[ring->count]);
 		close(fd);
 	}
 	if (what != NULL) {
@@ -194,17 +195,24 @@ static int is_key_name(const struct dirent *entry)
 	return entry->d_name[0] != '.';
 }
 
+static bool is_regular(int dir, const struct dirent *entry)
+{
+	struct stat st;
+
+	if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK)
+		return entry->d_type == DT_REG;
+	return fstatat(dir, entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode);
+}
+
 static int load_directory(struct keyring *ring, int dir, struct dirent **entries, int count,
     const char *prefix, bool with_rules, struct report *report)
 {
 	char problem[PATH_MAX + 128];
 	const char *name;
-	struct stat st;
 
 	for (int i = 0; i < count; i++) {
 		name = entries[i]->d_name;
-		if (strncmp(name, prefix, strlen(prefix)) != 0 ||
-		    fstatat(dir, name, &st, 0) != 0 || !S_ISREG(st.st_mode))
+		if (strncmp(name, prefix, strlen(prefix)) != 0 || !is_regular(dir, entries[i]))
 			continue;
 		if (load_key(ring, dir, name, name + strlen(prefix), with_rules, prefix[0] != '\0',
 		    report, problem, sizeof(problem)) != 0)
@@ -235,7 +243,8 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	ring->room = count + (size_t)entry_count;
 	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
 	ring->secret = secret_alloc((ring->room + 1) * sizeof(*ring->secret));
-	if (ring->key == NULL || ring->secret == NULL)
+	ring->buffer = secret_alloc(KEY_BUFFER);
+	if (ring->key == NULL || ring->secret == NULL || ring->buffer == NULL)
 		return fail(outcome, EX_OSERR, "no memory for %zu keys", ring->room);
 
 	for (size_t i = 0; i < count; i++) {
@@ -261,5 +270,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 void keyring_wipe(struct keyring *ring)
 {
 	secret_free(ring->secret, (ring->room + 1) * sizeof(*ring->secret));
+	secret_free(ring->buffer, KEY_BUFFER);
 	ring->secret = NULL;
+	ring->buffer = NULL;
 }

@@ -36,6 +36,7 @@ struct keyring {
 		struct rules *rules; /* NULL: none */
 	} *key;
 	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
+	uint8_t *buffer; /* secret memory, for reading a file */
 	size_t room;
 };
 
