@@ -105,7 +105,7 @@ same() {
 
 @test "environment: the manual page lists what the code reads and sets" {
 	section ENVIRONMENT | sed -n 's/^\.It Ev //p' | tr -d ',' | tr -s ' ' '\n' >man.words
-	grep -ohE '"(SPIPE_(KEY|PEER|LOCAL)(_ADDR|_PORT)?|CREDENTIALS_DIRECTORY|LISTEN_(FDS|PID)|NOTIFY_SOCKET|JOURNAL_STREAM|REMOTE_[A-Z]+|TCPREMOTE[A-Z]+|SOCAT_[A-Z]+)"' \
+	grep -ohE '"(SPIPE_(KEY|PEER|LOCAL)(_ADDR|_PORT)?|CREDENTIALS_DIRECTORY|LISTEN_(FDS|PID)|NOTIFY_SOCKET|JOURNAL_STREAM|REMOTE_[A-Z]+|TCP(REMOTE|LOCAL)[A-Z]+|SOCAT_[A-Z]+)"' \
 		"$ROOT"/common/*.c "$ROOT"/filters/*.c | tr -d '"' >code.words
 	same code.words man.words
 	# Nothing is read that the pattern above does not know.
