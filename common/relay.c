@@ -102,8 +102,8 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	d->readable = false;
 	if (got == -1 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	/* A program that ended with some of its input unread: what it said stands all the same. */
-	if (got == -1 && errno == ECONNRESET && d->from->in_kind == END_STREAM_UNIX) {
+	/* A command that ended with some of its input unread: what it said stands all the same. */
+	if (got == -1 && errno == ECONNRESET && d->command != NULL) {
 		d->unread = true;
 		got = 0;
 	}

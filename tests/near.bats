@@ -1,0 +1,239 @@
+#!/usr/bin/env bats
+# shellcheck shell=bash disable=SC2154
+# What the near side and the far side may be. The cases of relay.py are explained there.
+load lib
+
+@test "near side: pipes" {
+	"$TESTS/relay.py" case near-pipes
+}
+
+@test "near side: pipe reader goes" {
+	"$TESTS/relay.py" case near-pipe-reader-goes
+}
+
+@test "near side: socketpair" {
+	"$TESTS/relay.py" case near-socketpair
+}
+
+@test "near side: nonblock is left as found" {
+	"$TESTS/relay.py" case near-nonblock-is-left-as-found
+}
+
+@test "near side: nonblock pipes" {
+	"$TESTS/relay.py" case near-nonblock-pipes
+}
+
+@test "near side: pty" {
+	"$TESTS/relay.py" case near-pty
+}
+
+@test "near side: listen fds" {
+	"$TESTS/relay.py" case near-listen-fds
+}
+
+@test "near side: listen fds wrong" {
+	"$TESTS/relay.py" case near-listen-fds-wrong
+}
+
+@test "near side: listening socket" {
+	"$TESTS/relay.py" case near-listening-socket
+}
+
+@test "near side: stderr is the wire" {
+	"$TESTS/relay.py" case near-stderr-is-the-wire
+}
+
+# answering: a spipe-dec on $port that answers everything with itself.
+answering() {
+	listen dec "$DEC" -k key -- cat
+}
+
+@test "near side: regular files" {
+	answering
+	random 3000000 in
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" <in >out
+	cmp in out
+	statuses dec 5 0
+}
+
+@test "near side: an output file on a full disk is a loss" {
+	[ -c /dev/full ]
+	answering
+	random 1000 in
+	status=0
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" <in >/dev/full 2>enc.err || status=$?
+	[ "$status" -eq 74 ]
+	one_line enc.err spipe-enc
+}
+
+@test "near side: /dev/null and a file, a pipe and a file" {
+	answering
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null >out
+	[ ! -s out ]
+	printf hello | "$ENC" -k key -- nc -N 127.0.0.1 "$port" >out
+	[ "$(cat out)" = hello ]
+}
+
+@test "near side: appended to, the output file keeps what it had" {
+	answering
+	printf 'before ' >out
+	printf after | "$ENC" -k key -- nc -N 127.0.0.1 "$port" >>out
+	[ "$(cat out)" = "before after" ]
+}
+
+@test "ignored SIGCHLD and SIGPIPE do no harm, and the command has neither" {
+	listen dec env --ignore-signal=CHLD,PIPE,TERM,HUP,INT "$DEC" -k key -- \
+		sh -c 'grep -E "^Sig(Ign|Blk)" /proc/self/status; cat; exit 3'
+	printf hello | env --ignore-signal=CHLD,PIPE "$ENC" -k key -- nc -N 127.0.0.1 "$port" >out || true
+	grep -x 'hello' out
+	statuses dec 5 69
+	one_line dec.err spipe-dec '3'
+	# PIPE and CHLD, at least, are as at login.
+	local mask
+	mask=$(sed -n 's/^SigIgn:[[:space:]]*//p' out)
+	[ $((0x$mask & (1 << 12 | 1 << 16))) -eq 0 ]
+	mask=$(sed -n 's/^SigBlk:[[:space:]]*//p' out)
+	[ $((0x$mask)) -eq 0 ]
+}
+
+@test "ignored SIGPIPE: a reader that goes is still noticed" {
+	answering
+	run bash -c 'set -o pipefail; (head -c 300000 /dev/zero; sleep 0.2) |
+		env --ignore-signal=CHLD,PIPE "$ENC" -k key -- nc -N 127.0.0.1 "$1" 2>enc.err | head -c 1000 >/dev/null' - "$port"
+	[ "$status" -eq 74 ]
+	one_line enc.err spipe-enc
+}
+
+@test "closed fd 0 or 1 is an error, not a hang" {
+	status=0
+	timeout 5 "$ENC" -k key -- cat <&- 2>a.err || status=$?
+	[ "$status" -eq 64 ]
+	one_line a.err spipe-enc
+	status=0
+	timeout 5 "$ENC" -k key -- cat >&- 2>b.err </dev/null || status=$?
+	[ "$status" -eq 64 ]
+	one_line b.err spipe-enc
+	status=0
+	timeout 5 "$DEC" -k key -- cat >&- 2>c.err </dev/null || status=$?
+	[ "$status" -eq 64 ]
+	one_line c.err spipe-dec
+	status=0
+	timeout 5 "$DEC" -k key -- cat <&- >&- 2>d.err || status=$?
+	[ "$status" -eq 64 ]
+	one_line d.err spipe-dec
+}
+
+@test "closed fd 2 puts nothing of ours anywhere" {
+	listen dec sh -c 'exec 2>&-; exec "$@"' sh "$DEC" -k key -- sh -c 'echo diagnostics >&2; cat'
+	random 100000 in
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" <in >out
+	cmp in out
+	run -77 exchange in out "$ENC" -k other -- nc -N 127.0.0.1 "$port"
+	statuses dec 5 0 77
+	run -78 "$ENC" -k missing -- true 2>&-
+	[ -z "$output" ]
+}
+
+@test "no far side: no command, and fds 6 and 7 closed" {
+	local program closed
+	for program in "$ENC" "$DEC"; do
+		for closed in '6<&- 7>&-' '6</dev/null 7>&-' '6<&- 7>/dev/null'; do
+			status=0
+			eval '"$program" -k key '"$closed"' </dev/null >out 2>program.err' || status=$?
+			echo "$program $closed: $status"
+			[ "$status" -eq 64 ]
+			one_line program.err "${program##*/}"
+			[ ! -s out ]
+		done
+	done
+}
+
+@test "far side: -p with nc -F, both programs" {
+	listen target cat
+	local target=$port
+	listen dec "$DEC" -p -k key -- nc -F 127.0.0.1 "$target"
+	random 5000000 in
+	exchange in out "$ENC" -p -k key -- nc -F 127.0.0.1 "$port"
+	cmp in out
+	statuses dec 5 0
+	statuses target 5 0
+}
+
+@test "far side: with -p no other process stays, and none is left as a zombie" {
+	listen target cat
+	local target=$port children
+	listen dec "$DEC" -p -k key -- nc -F 127.0.0.1 "$target"
+	hold enc "$ENC" -p -k key -- nc -F 127.0.0.1 "$port"
+	local enc=$!
+	echo hello >&9
+	eventually 5 test -s enc.out
+	children=$(cat "/proc/$enc/task/$enc/children")
+	[ -z "$children" ]
+	local acceptor dec
+	acceptor=${pids[1]}
+	read -r dec <"/proc/$acceptor/task/$acceptor/children" || [ -n "$dec" ]
+	children=$(cat "/proc/$dec/task/$dec/children")
+	[ -z "$children" ]
+	exec 9>&-
+	ended 5 "$enc"
+	[ "$status" -eq 0 ]
+	statuses dec 5 0
+}
+
+@test "far side: tcpclient's fds 6 and 7, near side: tcpserver" {
+	listen target cat
+	background tcpserver -RHl0 -1 127.0.0.1 0 tcpclient -RHl0 127.0.0.1 "$port" "$DEC" -k key >tcpserver.port 2>dec.err
+	eventually 5 test -s tcpserver.port
+	random 3000000 in
+	exchange in out tcpclient -RHl0 127.0.0.1 "$(cat tcpserver.port)" "$ENC" -k key
+	cmp in out
+	statuses target 5 0
+}
+
+@test "far side: tcpclient under spipe-dec's command" {
+	listen dec "$DEC" -k key -- sh -c 'cat <&0'
+	random 100000 in
+	exchange in out tcpclient -RHl0 127.0.0.1 "$port" "$ENC" -k key
+	cmp in out
+	statuses dec 5 0
+}
+
+@test "far side: socat as the command, with half-closes" {
+	listen -u target "$NET" exchange back got
+	local target=$PWD/$port
+	listen dec "$DEC" -k key -- socat -t 60 - "UNIX-CONNECT:$target"
+	random 1000000 in
+	random 2000000 back
+	exchange in out "$ENC" -k key -- socat -t 60 - "TCP:127.0.0.1:$port"
+	cmp back out
+	eventually 5 cmp in got
+	statuses dec 5 0
+}
+
+@test "near side: socat EXEC, as a socketpair and as pipes" {
+	background socat -d -d -t 60 TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork "EXEC:$DEC -k key cat" 2>socat.err
+	eventually 5 grep -q 'listening on' socat.err
+	port=$(sed -n 's/.*listening on AF=2 127\.0\.0\.1:\([0-9]*\).*/\1/p' socat.err | head -n 1)
+	random 1000000 in
+	exchange in out "$ENC" -k key -- nc -N 127.0.0.1 "$port"
+	cmp in out
+	# socat keeps the other end of its own pipe open: only its -t ends it.
+	background socat -d -d -t 2 TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork "EXEC:$DEC -k key cat,pipes" 2>socat2.err
+	eventually 5 grep -q 'listening on' socat2.err
+	port=$(sed -n 's/.*listening on AF=2 127\.0\.0\.1:\([0-9]*\).*/\1/p' socat2.err | head -n 1)
+	exchange in out "$ENC" -k key -- nc -N 127.0.0.1 "$port"
+	cmp in out
+}
+
+@test "near side: systemd-socket-activate --accept, with and without --inetd" {
+	command -v systemd-socket-activate >/dev/null || skip "no systemd-socket-activate"
+	random 1000000 in
+	local path
+	for mode in '' --inetd; do
+		path=$PWD/activate$mode.sock
+		background systemd-socket-activate --accept $mode -l "$path" "$DEC" -k "$PWD/key" -- cat 2>"activate$mode.err"
+		eventually 5 test -S "$path"
+		exchange in out "$ENC" -k key -- nc -N -U "$path"
+		cmp in out
+	done
+}
