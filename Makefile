@@ -28,9 +28,10 @@ SANDBOX ?= yes       # no: for builds under valgrind and gcov only
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
 
-NC ?= nc # OpenBSD's, for the units and what the generator writes
+NC ?= nc# OpenBSD's, for the units and what the generator writes
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
+ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty world of the units
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
 yes = $(filter yes,$(strip $(1)))
@@ -88,6 +89,8 @@ $(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common
 # It runs at boot without our environment: the paths it writes into units are built in.
 $(BUILD)/units/spipe-generator.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
 
+$(BUILD)/units/spipe-generator.o: $(BUILD)/paths
+
 $(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -101,12 +104,17 @@ $(BUILD)/flags: FORCE
 	@echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' | cmp -s - $@ || \
 		echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' >$@
 
+# And the generator, when the paths have.
+$(BUILD)/paths: FORCE
+	@mkdir -p $(@D)
+	@echo '$(BINDIR) $(NC)' | cmp -s - $@ || echo '$(BINDIR) $(NC)' >$@
+
 # Programs that tests run: each links the code that the filters use.
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
 # What tests/*.bats run of our own code.
-unit := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
+unit := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/unit/ctgrind.c,$(wildcard tests/unit/*.c)))
 
 check: all $(unit)
 	BUILD=$(BUILD) tests/check
@@ -135,7 +143,7 @@ coverage:
 	tests/coverage
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
-place = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -154,6 +162,7 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	$(place) units/hardening.conf >$(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
+	units/make-root $(DESTDIR)$(ROOTDIR)
 	$(INSTALL) -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
 	$(INSTALL) -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
 endif
@@ -167,8 +176,9 @@ uninstall:
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
 	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
-	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d 2>/dev/null
-	-rmdir $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
+	rm -rf $(DESTDIR)$(ROOTDIR)
+	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d $(dir $(DESTDIR)$(ROOTDIR)) \
+		$(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-*

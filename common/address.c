@@ -123,7 +123,7 @@ static void from_environment(struct peer *peer)
 
 void peer_learn(struct peer *peer, int fd)
 {
-	struct sockaddr_storage from;
+	struct sockaddr_storage from = { 0 };
 	socklen_t size = sizeof(from);
 
 	memset(peer, 0, sizeof(*peer));

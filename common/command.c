@@ -22,16 +22,17 @@ static void launcher(int far, int go, int failure, char *const *argv, const stru
 	uint32_t key;
 
 	setpgid(0, 0);
-	dup2(far, STDIN_FILENO);
-	dup2(far, STDOUT_FILENO);
-	if (quiet)
-		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
-	go = fcntl(go, F_DUPFD, 10);
-	failure = fcntl(failure, F_DUPFD, 10);
-	dup3(go, LAUNCHER_GO, O_CLOEXEC);
-	dup3(failure, LAUNCHER_FAILURE, O_CLOEXEC);
-	/* The connection and whatever else we inherited: not the command's, nor to be kept open. */
-	close_range(LAUNCHER_FAILURE + 1, ~0U, 0);
+	/*
+	 * The connection and whatever else we inherited is not the command's, nor to be kept
+	 * open. Where any of this fails it would get the wrong descriptors: then it does not run.
+	 */
+	if (dup2(far, STDIN_FILENO) == -1 || dup2(far, STDOUT_FILENO) == -1 ||
+	    (quiet && dup2(open("/dev/null", O_WRONLY), STDERR_FILENO) == -1) ||
+	    (go = fcntl(go, F_DUPFD, 10)) == -1 || (failure = fcntl(failure, F_DUPFD, 10)) == -1 ||
+	    dup3(go, LAUNCHER_GO, O_CLOEXEC) == -1 ||
+	    dup3(failure, LAUNCHER_FAILURE, O_CLOEXEC) == -1 ||
+	    close_range(LAUNCHER_FAILURE + 1, ~0U, 0) != 0)
+		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent || read(LAUNCHER_GO, &key, sizeof(key)) != sizeof(key) ||
 	    key >= ring->count || (argv = keyring_command(ring, key, argv)) == NULL)
@@ -94,7 +95,7 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int))];
-	} control;
+	} control = { 0 };
 	char byte;
 	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
 	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,

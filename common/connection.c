@@ -165,11 +165,11 @@ int connection_relay(struct connection *c, enum role role)
 	return relay_run(&relay, &c->outcome);
 }
 
-int connection_close(struct connection *c)
+int connection_close(struct connection *c, bool ended)
 {
 	struct outcome *outcome = &c->outcome;
 
-	if (outcome->status == 0) {
+	if (ended) {
 		side_close(&c->far);
 		command_finish(&c->command, time_now() + COMMAND_GRACE * SECOND, outcome);
 		side_close(&c->near);

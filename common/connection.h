@@ -1,6 +1,8 @@
 #ifndef SPIPE_CONNECTION_H
 #define SPIPE_CONNECTION_H
 
+#include <stdbool.h>
+
 #include "address.h"
 #include "command.h"
 #include "handshake.h"
@@ -55,8 +57,10 @@ int connection_check_rules(struct connection *);
 /* Relay until the end. `role` says which keys seal. */
 int connection_relay(struct connection *, enum role);
 
-/* Break or end both sides, wipe, reap, report. Returns the exit status; a signal that ended us kills
- * us here. */
-int connection_close(struct connection *);
+/*
+ * End both sides if the relay `ended`, else break them; wipe, reap, report. Returns the exit
+ * status; a signal that ended us kills us here.
+ */
+int connection_close(struct connection *, bool ended);
 
 #endif

@@ -30,6 +30,15 @@ void *secret_alloc(size_t size)
 	return p;
 }
 
+void secret_guard(const void *p, size_t size)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)p / page * page;
+
+	if (p == NULL)
+		return;
+	madvise((void *)start, (uintptr_t)p + size - start, MADV_DONTDUMP);
+}
+
 void secret_free(void *p, size_t size)
 {
 	if (p == NULL)
@@ -91,7 +100,7 @@ static const char *hash_file(int fd, const struct stat *st, uint8_t *buffer, siz
     uint8_t hash[static KEY_SIZE])
 {
 	SHA256_CTX *state = (SHA256_CTX *)buffer;
-	size_t total = 0;
+	size_t total = 0, last = 0;
 	ssize_t got;
 
 	buffer += sizeof(*state);
@@ -104,10 +113,20 @@ static const char *hash_file(int fd, const struct stat *st, uint8_t *buffer, siz
 			return strerror(errno);
 		SHA256_Update(state, buffer, (size_t)got);
 		total += (size_t)got;
+		last = (size_t)got;
 		if (S_ISREG(st->st_mode) && total == (size_t)st->st_size)
 			break; /* a call less for each of many keys */
 	}
 	SHA256_Final(hash, state);
+	wipe(buffer, size);
+	/*
+	 * Vector registers still hold the file's last bytes, and the kernel puts those on our stack
+	 * when a signal comes: the same way again, with zeros.
+	 */
+	SHA256_Init(state);
+	SHA256_Update(state, buffer, last);
+	SHA256_Final(buffer, state);
+	wipe(state, sizeof(*state) + HASH_SIZE);
 	if (total == 0)
 		return "is empty";
 	return total < KEY_FILE_LEAST ? "is shorter than 32 bytes" : NULL;
@@ -151,7 +170,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 {
 	struct key *key = &ring->key[ring->count];
 	const char *what = NULL;
-	struct stat st;
+	struct stat st = { 0 };
 	int fd;
 
 	/* It goes into logs, headers and the command's environment. */
@@ -204,7 +223,7 @@ static bool is_regular(int dir, const struct dirent *entry)
 	return fstatat(dir, entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode);
 }
 
-static int load_directory(struct keyring *ring, int dir, struct dirent **entries, int count,
+static void load_directory(struct keyring *ring, int dir, struct dirent **entries, int count,
     const char *prefix, bool with_rules, struct report *report)
 {
 	char problem[PATH_MAX + 128];
@@ -212,13 +231,13 @@ static int load_directory(struct keyring *ring, int dir, struct dirent **entries
 
 	for (int i = 0; i < count; i++) {
 		name = entries[i]->d_name;
-		if (strncmp(name, prefix, strlen(prefix)) != 0 || !is_regular(dir, entries[i]))
+		if (strncmp(name, prefix, strlen(prefix)) != 0 || name[strlen(prefix)] == '.' ||
+		    !is_regular(dir, entries[i]))
 			continue;
 		if (load_key(ring, dir, name, name + strlen(prefix), with_rules, prefix[0] != '\0',
 		    report, problem, sizeof(problem)) != 0)
 			report_warn(report, "key %s is skipped: %s", name, problem);
 	}
-	return ring->count > 0 ? 0 : -1;
 }
 
 int keyring_load(struct keyring *ring, const char *const *files, size_t count, const char *dir,
@@ -261,10 +280,13 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	}
 	if (dir == NULL)
 		return 0;
-	if (load_directory(ring, dir_fd, entries, entry_count, prefix, with_rules, report) != 0)
-		return fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
+	load_directory(ring, dir_fd, entries, entry_count, prefix, with_rules, report);
+	for (int i = 0; i < entry_count; i++)
+		free(entries[i]);
+	free(entries);
 	close(dir_fd);
-	return 0;
+	return ring->count > 0 ? 0 :
+	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
 }
 
 void keyring_wipe(struct keyring *ring)

@@ -19,6 +19,9 @@ struct report;
  */
 void *secret_alloc(size_t size);
 
+/* Keep memory that libcrypto has its secrets in out of core dumps. NULL is harmless. */
+void secret_guard(const void *, size_t size);
+
 /* Wipe and give back; harmless on NULL. */
 void secret_free(void *, size_t size);
 

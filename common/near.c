@@ -53,7 +53,7 @@ static bool is_stderr(int fd)
 
 void near_find(struct near *near)
 {
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
 	long passed = passed_descriptors();
 

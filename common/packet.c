@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <string.h>
 
+#include "keys.h"
 #include "packet.h"
 #include "packet-bulk.h"
 
@@ -43,6 +44,8 @@ int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_
 		packet_done(s);
 		return PACKET_SYSTEM;
 	}
+	secret_guard(EVP_CIPHER_CTX_get_cipher_data(s->cipher),
+	    (size_t)EVP_CIPHER_impl_ctx_size(ctr));
 	hmac_key_set(&s->mac, H, 32);
 	if (BULK_BUILT)
 		memcpy(s->key, E, 32);

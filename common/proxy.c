@@ -17,7 +17,7 @@ static size_t version_1(uint8_t *header, const struct peer *peer)
 	else
 		snprintf(line, sizeof(line), "PROXY %s %.39s %.39s %u %u\r\n", family,
 		    peer->remote.text, peer->local.text, peer->remote.port, peer->local.port);
-	memcpy(header, line, strlen(line));
+	memcpy(header, line, strlen(line)); /* NOLINT(bugprone-not-null-terminated-result) */
 	return strlen(line);
 }
 

@@ -39,8 +39,9 @@ struct direction {
 	bool done;                 /* and the sink has been told */
 	bool gone;                 /* nobody reads what the sink gets */
 	bool hung_up;              /* the source is closed altogether */
-	struct command *command;   /* whose output the source is, or NULL */
-	bool unread;               /* the source ended without reading all that it was sent */
+	struct command *writer;    /* whose output the source is, or NULL */
+	struct command *reader;    /* whose input the sink is, or NULL */
+	bool unread;               /* that command ended without reading all that it was sent */
 	uint64_t *count;           /* plaintext bytes */
 };
 
@@ -56,9 +57,14 @@ static int drain(struct direction *d, struct outcome *outcome)
 
 	while (d->out_start < d->out_end) {
 		moved = side_write(d->to, d->out + d->out_start, d->out_end - d->out_start);
-		if (moved == -1)
-			return errno == EAGAIN || errno == EINTR ? 0 :
-			    lost(d->to, errno, outcome);
+		if (moved == -1 && (errno == EAGAIN || errno == EINTR))
+			return 0;
+		if (moved == -1 && (d->reader == NULL || (errno != EPIPE && errno != ECONNRESET)))
+			return lost(d->to, errno, outcome);
+		if (moved == -1) { /* a command that wants no more: what it said stands all the same */
+			d->unread = d->ended = true;
+			break;
+		}
 		d->out_start += (size_t)moved;
 	}
 	d->out_start = d->out_end = 0;
@@ -102,8 +108,7 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	d->readable = false;
 	if (got == -1 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	/* A command that ended with some of its input unread: what it said stands all the same. */
-	if (got == -1 && errno == ECONNRESET && d->command != NULL) {
+	if (got == -1 && errno == ECONNRESET && d->writer != NULL) { /* likewise */
 		d->unread = true;
 		got = 0;
 	}
@@ -153,7 +158,7 @@ static int step(struct direction *d, bool stopping, bool *active, struct outcome
 			return -1;
 	}
 	if (d->out_end == 0 && d->ended) {
-		if (d->command != NULL && d->hung_up && command_crashed(d->command, outcome)) {
+		if (d->writer != NULL && d->hung_up && command_crashed(d->writer, outcome)) {
 			await_taken(d->to);
 			return -1;
 		}
@@ -365,10 +370,10 @@ static int carry(struct carriage *c, struct outcome *outcome)
 		if (!over && look(c, deadline, &quick, outcome) != 0)
 			return -1;
 	}
-	for (int i = 0; i < 2; i++)
-		if (c->d[i].unread)
-			return fail(outcome, EX_IOERR, "the %s ended without reading all that it was "
-			    "sent", c->d[i].from->name);
+	if (c->d[0].unread || c->d[1].unread) {
+		await_taken(c->relay->near); /* what the peer still sends would reset the connection */
+		fail(outcome, EX_IOERR, "the command ended without reading all that it was sent");
+	}
 	return 0;
 }
 
@@ -394,7 +399,8 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->sealing = (i == 0) == relay->near_is_plain;
 		d->packets = d->sealing ? relay->seal : relay->open;
 		d->count = i == 0 ? &relay->report->bytes_in : &relay->report->bytes_out;
-		d->command = i == 1 ? relay->command : NULL;
+		d->reader = i == 0 ? relay->command : NULL;
+		d->writer = i == 1 ? relay->command : NULL;
 		d->batch = BATCH_FIRST;
 		d->in = buffer();
 		d->out = buffer();

@@ -46,7 +46,8 @@ static bool stderr_is_journal(void)
 	unsigned long long device, inode;
 	struct stat st;
 
-	return stream != NULL && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+	return stream != NULL &&
+	    sscanf(stream, "%llu:%llu", &device, &inode) == 2 && /* NOLINT(cert-err34-c): systemd's */
 	    fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
 #endif
@@ -61,10 +62,12 @@ void report_open(struct report *report, const char *program, const char *role, b
 	report->started = time_now();
 	snprintf(report->peer, sizeof(report->peer), "-");
 #ifdef WITH_SYSTEMD
-	if (getenv("JOURNAL_STREAM") != NULL && stderr_is_journal())
+	const char *notify = getenv("NOTIFY_SOCKET");
+
+	if (stderr_is_journal())
 		report->journal = connect_to("/run/systemd/journal/socket");
-	if (getenv("NOTIFY_SOCKET") != NULL)
-		report->notify = connect_to(getenv("NOTIFY_SOCKET"));
+	if (notify != NULL)
+		report->notify = connect_to(notify);
 #endif
 	if (wire_is_stderr)
 		openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);

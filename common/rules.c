@@ -12,12 +12,14 @@ static const char *parse_date(struct rules *rules, const char *word)
 
 	if (rules->expires != 0)
 		return "a second expires";
-	if (word == NULL || strlen(word) != 10 || strspn(word, "0123456789-") != 10 ||
-	    word[4] != '-' || word[7] != '-')
+	if (word == NULL || strlen(word) != 10)
 		return "expires needs a date as YYYY-MM-DD";
-	day.tm_year = atoi(word) - 1900;
-	day.tm_mon = atoi(word + 5) - 1;
-	day.tm_mday = atoi(word + 8);
+	for (int i = 0; i < 10; i++)
+		if (i == 4 || i == 7 ? word[i] != '-' : word[i] < '0' || word[i] > '9')
+			return "expires needs a date as YYYY-MM-DD";
+	day.tm_year = atoi(word) - 1900; /* NOLINT(cert-err34-c): digits */
+	day.tm_mon = atoi(word + 5) - 1; /* NOLINT(cert-err34-c): digits */
+	day.tm_mday = atoi(word + 8); /* NOLINT(cert-err34-c): digits */
 	given = day;
 	start = timegm(&day);
 	if (given.tm_mon != day.tm_mon || given.tm_mday != day.tm_mday || start <= 0)
@@ -40,6 +42,8 @@ static const char *parse_network(struct rules *rules, char *word)
 		return "from needs numeric addresses, with or without /bits";
 	network->bits = network->base.family == AF_INET ? 32 : 128;
 	if (slash != NULL) {
+		if (network->base.family == AF_INET && strchr(word, ':') != NULL)
+			return "from needs an IPv4 network in its own notation";
 		bits = strtoul(slash + 1, &end, 10);
 		if (slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > network->bits)
 			return "from has a wrong prefix length";

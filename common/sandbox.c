@@ -35,7 +35,7 @@
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
-#define DENY SECCOMP_RET_ERRNO | EPERM
+#define DENY (SECCOMP_RET_ERRNO | EPERM)
 #define ALLOW(call) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 1), RETURN(SECCOMP_RET_ALLOW)
 /* Arguments are 64 bits; what we compare fits the lower half (little-endian machines only). */

@@ -21,13 +21,13 @@ static bool is_socket(enum end_kind kind)
 static enum end_kind describe(int fd, bool writing, bool keepalive)
 {
 	struct stat st;
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
 	char path[32];
 	int own, on = 1;
 
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0) {
+	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 || errno != ENOTSOCK) {
 		if (address.ss_family == AF_UNIX)
 			return END_STREAM_UNIX;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -6,7 +6,7 @@ int main(int argc, char **argv)
 {
 	static struct connection c;
 
-	(void)(connection_open(&c, ROLE_DEC, argc, argv) == 0 &&
+	bool ended = connection_open(&c, ROLE_DEC, argc, argv) == 0 &&
 	    connection_prepare_far(&c) == 0 &&
 	    connection_enter_sandbox(&c) == 0 &&
 	    handshake_server_meet(&c.secrets->handshake, &c.near, c.ring.secret, c.ring.count,
@@ -16,6 +16,7 @@ int main(int argc, char **argv)
 	    handshake_server_answer(&c.secrets->handshake, &c.near, c.deadline,
 	        &c.outcome) == 0 &&
 	    connection_receive_far(&c) == 0 &&
-	    connection_relay(&c, ROLE_DEC) == 0);
-	return connection_close(&c);
+	    connection_relay(&c, ROLE_DEC) == 0;
+
+	return connection_close(&c, ended);
 }

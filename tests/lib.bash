@@ -55,9 +55,9 @@ teardown_test() {
 setup() { setup_test; }
 teardown() { teardown_test; }
 
-# background COMMAND...: start it, with no descriptor of bats' own; its pid is the last of ${pids[@]} and $!. Stopped at the end of
-# the test. Redirections on the `background` line hold for the command; within `run` or $(...), which would wait
-# for it, its output must go to a file or is lost.
+# background COMMAND...: start it, with no descriptor of bats' own; its pid is $! and the last of ${pids[@]}.
+# Stopped at the end of the test. Redirections on the `background` line hold for the command; within `run` or
+# $(...), which would wait for it, its output must go to a file or is lost.
 background() {
 	(
 		self=$BASHPID
@@ -136,6 +136,11 @@ hold() {
 	mkfifo "$name.hold"
 	exec 9<>"$name.hold"
 	background "$@" <"$name.hold" >"$name.out" 2>"$name.err"
+}
+
+# listening PATH: true when somebody listens on the UNIX socket PATH (its file is there a moment earlier).
+listening() {
+	grep -q "^[^ ]* [^ ]* [^ ]* 00010000 .* $1\$" /proc/net/unix
 }
 
 # statuses NAME SECONDS STATUS...: true when, within SECONDS, exactly these exit statuses came from the

@@ -232,7 +232,7 @@ answering() {
 	for mode in '' --inetd; do
 		path=$PWD/activate$mode.sock
 		background systemd-socket-activate --accept $mode -l "$path" "$DEC" -k "$PWD/key" -- cat 2>"activate$mode.err"
-		eventually 5 test -S "$path"
+		eventually 5 listening "$path"
 		exchange in out "$ENC" -k key -- nc -N -U "$path"
 		cmp in out
 	done

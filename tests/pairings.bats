@@ -13,7 +13,7 @@ server() {
 		listen -u "target$2" "$NET" exchange back got
 		background spiped -d -F -s "$PWD/server$2.sock" -t "$PWD/target$2.sock" -k key ${flag:+"$flag"} \
 			2>"spiped-d$2.err"
-		eventually 5 test -S "server$2.sock"
+		eventually 5 listening "$PWD/server$2.sock"
 		;;
 	esac
 }
@@ -30,7 +30,7 @@ client() {
 		if ! [ -S "client$2to$3.sock" ]; then
 			background spiped -e -F -s "$PWD/client$2to$3.sock" -t "127.0.0.1:$port" -k key \
 				${flag:+"$flag"} 2>"spiped-e$2to$3.err"
-			eventually 5 test -S "client$2to$3.sock"
+			eventually 5 listening "$PWD/client$2to$3.sock"
 		fi
 		exchange in out "$PWD/client$2to$3.sock"
 		;;

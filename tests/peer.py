@@ -239,10 +239,9 @@ def upstream():
              "-k", "upstream-key"] + flags
         )
         try:
-            until(lambda: os.path.exists("front.sock"), "spiped did not start")
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(10)
-            sock.connect("front.sock")
+            until(lambda: sock.connect_ex("front.sock") == 0, "spiped did not start")
             peer = Peer(sock, True, key, pfs)
             peer.shake()
             inner, _ = target.accept()
@@ -454,7 +453,7 @@ def refused(failures, label, role, act, wanted, options=(), least=0.0, most=3.0)
     problems = [wrong_status(subject, *wanted)]
     if not least <= subject.seconds <= most * SLOW:
         problems.append("took %.2f s" % subject.seconds)
-    if os.path.exists("ran"):
+    if command and os.path.exists("ran"):
         problems.append("the command ran")
     if role == "dec" and len(sent) > NONCE:
         problems.append("%d bytes were sent to a stranger" % len(sent))
@@ -1050,7 +1049,7 @@ def broken_with_children(failures, role):
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind("far.sock")
                 listener.listen()
-                subject = Subject(role, (), ["socat", "-t", "9", "-", "UNIX-CONNECT:far.sock"])
+                subject = Subject(role, (), ["socat", "-t", "9", "-,shut-down", "UNIX-CONNECT:far.sock"])
                 subject.wire.close()
                 sock, _ = listener.accept()
                 sock.settimeout(LIMIT * SLOW)

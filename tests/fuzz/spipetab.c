@@ -1,0 +1,123 @@
+/*
+ * A table of tunnels. Whatever it says, the units made of it hold only settings that the generator means to
+ * write, one a line, and every file is where it belongs.
+ */
+
+#include <dirent.h>
+#include <ftw.h>
+#include <stdio.h>
+
+static FILE *nowhere;
+#undef stderr
+#define stderr nowhere
+int generator_main(int argc, char **argv);
+#define main generator_main
+/* its static functions are what is to be tested: NOLINTNEXTLINE(bugprone-suspicious-include) */
+#include "../../units/spipe-generator.c"
+#undef main
+#undef stderr
+
+#include "fuzz.h"
+
+static const char *const settings[] = {
+	"Description", "Documentation", "SourcePath", "Slice", "ListenStream", "SocketMode",
+	"SocketUser", "SocketGroup", "RemoveOnStop", "FreeBind", "DeferAcceptSec",
+	"MaxConnectionsPerSource", "IPAddressDeny", "IPAddressAllow", "Accept", "MaxConnections",
+	"TriggerLimitIntervalSec", "Type", "TimeoutStartSec", "LoadCredential",
+	"LoadCredentialEncrypted", "SetCredential", "ExecStart", "User", "Group",
+	"SupplementaryGroups", "PrivateNetwork", "RestrictAddressFamilies", "BindReadOnlyPaths",
+	"RootDirectory", "SocketBindAllow", "RootDirectory", "MemoryMax", "TasksMax", "LimitNOFILE",
+};
+
+static void check_setting(const char *line)
+{
+	const char *equals = strchr(line, '=');
+	size_t length;
+
+	CHECK(equals != NULL);
+	length = (size_t)(equals - line);
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+		if (strlen(settings[i]) == length && strncmp(line, settings[i], length) == 0)
+			goto known;
+	CHECK(!"a known setting");
+known:
+	CHECK(line[strlen(line) - 1] != '\\');
+	if (strncmp(line, "ExecStart=", 10) == 0)
+		CHECK(strncmp(equals + 1, BINDIR "/spipe-", strlen(BINDIR "/spipe-")) == 0);
+	if (strncmp(line, "Type=", 5) == 0)
+		CHECK(strcmp(equals + 1, "notify") == 0);
+}
+
+static void check_unit(const char *path)
+{
+	static char line[4 * LINE_SIZE];
+	FILE *unit = fopen(path, "r");
+
+	CHECK(unit != NULL);
+	while (fgets(line, sizeof(line), unit) != NULL) {
+		size_t length = strcspn(line, "\n");
+
+		CHECK(line[length] == '\n' && line[length + 1] == '\0');
+		line[length] = '\0';
+		for (size_t i = 0; i < length; i++)
+			CHECK((unsigned char)line[i] < 127 && (line[i] >= ' ' || line[i] == '\t'));
+		if (line[0] == '\0' || line[0] == '#')
+			continue;
+		if (line[0] == '[')
+			CHECK(strcmp(line, "[Unit]") == 0 || strcmp(line, "[Socket]") == 0 ||
+			    strcmp(line, "[Service]") == 0);
+		else
+			check_setting(line);
+	}
+	CHECK(ferror(unit) == 0);
+	fclose(unit);
+}
+
+static char root[64];
+
+static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	const char *name = path + ftw->base;
+
+	(void)st;
+	if (ftw->level == 0)
+		return 0;
+	CHECK(ftw->level <= 2);
+	CHECK(strncmp(name, "spipe-", 6) == 0 || strcmp(name, "sockets.target.wants") == 0 ||
+	    strcmp(name, "20-spipetab.conf") == 0);
+	if (type == FTW_F)
+		check_unit(path);
+	CHECK(remove(path) == 0);
+	return 0;
+}
+
+static void leave(void)
+{
+	rmdir(root);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static int dir = -1;
+	FILE *table;
+
+	if (dir == -1) {
+		snprintf(root, sizeof(root), "%s/spipetab.XXXXXX",
+		    access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/var/tmp");
+		CHECK(mkdtemp(root) != NULL);
+		atexit(leave);
+		dir = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		nowhere = fopen("/dev/null", "w");
+		CHECK(dir != -1 && nowhere != NULL);
+	}
+	if (size == 0)
+		return 0;
+	table = fmemopen((void *)data, size, "r");
+	CHECK(table != NULL);
+	line_number = 0;
+	result = 0;
+	do_table(dir, table);
+	fclose(table);
+	CHECK(nftw(root, visit, 8, FTW_DEPTH | FTW_PHYS) == 0);
+	return 0;
+}

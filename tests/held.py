@@ -1,0 +1,182 @@
+"""One run of our program with both of its neighbours in our hands, for the tests that look into it while it runs.
+
+A Run has three kinds of far side: "command", "pass" (-p) and "ucspi" (descriptors 6 and 7); `wire` is its
+encrypted connection, `plain` the other. For spipe-dec with a command, the command is a shell's:
+it saves what it gets in ./got, then sends ./reply, then makes ./finished.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+import peer  # noqa: E402 (the other implementation of the protocol)
+
+FARS = "command", "pass", "ucspi"
+ROLES = "enc", "dec"
+WAIT = 10  # seconds for anything
+COMMAND = ["/bin/sh", "-c", "cat >got && cat reply && : >finished"]
+
+
+def listening():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+    listener.settimeout(WAIT)
+    return listener
+
+
+def connected():
+    listener = listening()
+    ours = socket.create_connection(listener.getsockname(), WAIT)
+    theirs, _ = listener.accept()
+    listener.close()
+    theirs.settimeout(None)
+    return ours, theirs
+
+
+class Peer(peer.Peer):
+    """A peer that can look at the program's nonce before it goes on."""
+
+    ahead = b""
+
+    def receive(self, size):
+        data, self.ahead = self.ahead[:size], self.ahead[size:]
+        return data + super().receive(size - len(data))
+
+    def look_at_nonce(self):
+        self.ahead = self.receive(peer.NONCE)
+        return self.ahead
+
+
+class Run:
+    """Starts it. Files of the current directory: `secret` (made when missing), got, reply, finished."""
+
+    def __init__(self, role, far, options=(), environment=None, program=None, prefix=()):
+        self.role, self.far = role, far
+        if not os.path.exists("secret"):
+            with open("secret", "wb") as f:
+                f.write(os.urandom(32))
+        with open("secret", "rb") as f:
+            self.key_file = f.read()
+        self.key = peer.hashlib.sha256(self.key_file).digest()
+        for name in "got", "finished":
+            if os.path.exists(name):
+                os.unlink(name)
+        self.near, near = connected()
+        self.listener = self.far_socket = far_theirs = None
+        command, keep = [], ()
+        if far == "ucspi":
+            self.far_socket, far_theirs = connected()
+            keep = (6, 7)
+        elif far == "command" and role == "dec":
+            command = ["--", *COMMAND]
+        else:
+            self.listener = listening()
+            host, port = self.listener.getsockname()
+            nc = ["nc", "-F"] if far == "pass" else ["nc", "-N"]
+            command = ["-p"] * (far == "pass") + ["--", *nc, host, str(port)]
+        read_end, write_end = os.pipe()
+
+        def between():
+            os.dup2(far_theirs.fileno(), 6)
+            os.dup2(far_theirs.fileno(), 7)
+
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [*prefix, program or os.environ[role.upper()], "-k", "secret", *options, *command],
+            stdin=near, stdout=near, stderr=write_end, pass_fds=keep, env=environment,
+            preexec_fn=between if far_theirs else None,
+        )
+        self.pid = self.process.pid
+        os.close(write_end)
+        self.stderr = read_end
+        for sock in near, far_theirs:
+            if sock:
+                sock.close()
+        if role == "enc":
+            self.plain = self.near
+            self.wire = self.far_side()
+        else:
+            self.wire, self.plain = self.near, None
+            if far == "ucspi":
+                self.plain = self.far_socket
+        self.peer = Peer(self.wire, role == "dec", self.key, pfs=True) if self.wire else None
+        for sock in self.near, self.far_socket:
+            if sock:
+                sock.settimeout(WAIT)
+
+    def far_side(self):
+        """The far side's socket, as soon as a command has connected it; None when the program ended first."""
+        if self.listener:
+            while not select.select([self.listener], [], [], 0.05)[0]:
+                if self.process.poll() is not None and not select.select([self.listener], [], [], 0)[0]:
+                    return None
+                if time.monotonic() > self.started + WAIT:
+                    return None
+            self.far_socket, _ = self.listener.accept()
+            self.far_socket.settimeout(WAIT)
+            self.listener.close()
+            self.listener = None
+        return self.far_socket
+
+    def authenticate(self):
+        """The whole handshake, and for spipe-dec the connection of its far side."""
+        self.peer.shake()
+        if self.role == "dec" and self.plain is None and self.listener:
+            self.plain = self.far_side()
+
+    def end(self, seconds=WAIT):
+        """Wait for its end: self.status (negative: by that signal) or None when it hangs; self.message its stderr,
+        up to the end of the last process that had it."""
+        try:
+            self.status = self.process.wait(max(0.1, seconds))
+        except subprocess.TimeoutExpired:
+            self.status = None
+            self.process.kill()
+            self.process.wait()
+        self.seconds = time.monotonic() - self.started
+        data, self.leaked, limit = b"", False, time.monotonic() + 2
+        while True:
+            if not select.select([self.stderr], [], [], max(0, limit - time.monotonic()))[0]:
+                self.leaked = True
+                break
+            more = os.read(self.stderr, 65536)
+            if not more:
+                break
+            data += more
+        os.close(self.stderr)
+        self.message = data.decode(errors="replace")
+
+    def close(self):
+        for sock in self.near, self.far_socket, self.listener:
+            if sock:
+                sock.close()
+
+    def stop(self):
+        """End it however far it has come."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.close()
+        self.end()
+
+    def asleep(self):
+        """Wait until it sleeps with nothing left to do. True when it does."""
+        limit = time.monotonic() + WAIT
+        while time.monotonic() < limit:
+            with open("/proc/%d/stat" % self.pid) as f:
+                state = f.read().rpartition(")")[2].split()[0]
+            if state == "S":
+                # The spin before a sleep is over when it is seen asleep twice with the same count of switches.
+                with open("/proc/%d/status" % self.pid) as f:
+                    switches = [line for line in f if "voluntary" in line]
+                if switches == getattr(self, "switches", None):
+                    del self.switches
+                    return True
+                self.switches = switches
+            time.sleep(0.01)
+        return False

@@ -1,0 +1,310 @@
+#!/usr/bin/python3
+"""Search the memory of our programs ($ENC, $DEC), while they live, for key material that they should have wiped.
+
+secrets.py memory HOLD     at each phase of a connection, and at the moment of exit (HOLD is hold.c's program)
+secrets.py core            the same in a core that gcore takes
+
+What must be gone after its phase is shown to be found before it: a scanner that finds nothing proves
+nothing. Prints every thing that is not as promised, and a count; exit status 1 if any.
+"""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+
+import held
+from held import peer
+
+# The process's own and libcrypto's copies have other shapes than the secrets themselves.
+
+
+def compress(state, block):
+    """One step of SHA-256 (FIPS 180-4), for the states that an HMAC key is turned into."""
+    k, w = CONSTANTS, list(struct.unpack(">16I", block))
+    rotate = lambda x, n: (x >> n | x << (32 - n)) & 0xFFFFFFFF
+    for i in range(16, 64):
+        a, b = w[i - 15], w[i - 2]
+        w.append(
+            (w[i - 16] + w[i - 7] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) + (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10))
+            & 0xFFFFFFFF
+        )
+    a, b, c, d, e, f, g, h = state
+    for i in range(64):
+        t = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (e & f ^ ~e & 0xFFFFFFFF & g) + k[i] + w[i]
+        u = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + (a & b ^ a & c ^ b & c)
+        a, b, c, d, e, f, g, h = (t + u) & 0xFFFFFFFF, a, b, c, (d + t) & 0xFFFFFFFF, e, f, g
+    return [(x + y) & 0xFFFFFFFF for x, y in zip(state, (a, b, c, d, e, f, g, h))]
+
+
+def root_bits(n, power):
+    """The first 32 bits of the fraction of n's square or cube root."""
+    root = 1 << 40
+    while True:  # Newton, in integers, on n * 2^(32*power)
+        better = ((power - 1) * root + (n << 32 * power) // root ** (power - 1)) // power
+        if better >= root:
+            return root & 0xFFFFFFFF
+        root = better
+
+
+PRIMES = [n for n in range(2, 312) if all(n % m for m in range(2, n))]
+CONSTANTS = [root_bits(n, 3) for n in PRIMES]
+START = [root_bits(n, 2) for n in PRIMES[:8]]
+
+
+def hmac_states(key):
+    for pad in 0x36, 0x5C:
+        block = bytes(b ^ pad for b in key.ljust(64, b"\0"))
+        yield struct.pack("<8I", *compress(START, block))
+        yield block
+
+
+def shapes(secret, is_hmac_key=False, is_number=False):
+    """All the forms in which a secret may be lying about."""
+    yield secret
+    if is_number:
+        yield secret[::-1]  # libcrypto's numbers have their lowest byte first
+    if is_hmac_key:
+        yield from hmac_states(secret)
+
+
+# --- looking --------------------------------------------------------------------------------------------
+
+
+def memory(pid):
+    """All of a process's memory that can be read, as (address, bytes)."""
+    with open("/proc/%d/maps" % pid) as f:
+        maps = [line.split(None, 5) for line in f]
+    with open("/proc/%d/mem" % pid, "rb", buffering=0) as mem:
+        for fields in maps:
+            start, end = (int(x, 16) for x in fields[0].split("-"))
+            if "r" not in fields[1] or fields[-1].strip() in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
+                continue
+            # Program text can't hold what was not known when it was written.
+            if "w" not in fields[1] and fields[-1].startswith("/"):
+                continue
+            try:
+                mem.seek(start)
+                yield start, mem.read(end - start)
+            except OSError:
+                continue
+
+
+def search(areas, secrets):
+    """The names of the secrets that are there, in any shape, and where."""
+    there = {}
+    for start, data in areas:
+        for name, forms in secrets.items():
+            for form in forms:
+                at = data.find(form)
+                while at != -1:
+                    there[name] = there.get(name, "") + " %x" % (start + at)
+                    at = data.find(form, at + 1)
+    return there
+
+
+def find_exponent(run, areas):
+    """The program's x: it lies near the nonces, and is what makes its public value."""
+    for _, data in areas:
+        at = data.find(b"".join(run.peer.nonces))
+        while at != -1:
+            for offset in range(at, min(at + 512, len(data) - 32), 4):
+                x = data[offset : offset + 32]
+                if any(x) and pow(2, int.from_bytes(x, "big"), peer.P) == run.peer.their_y:
+                    return x
+            at = data.find(b"".join(run.peer.nonces), at + 1)
+    return None
+
+
+class Check:
+    def __init__(self):
+        self.looked = self.wrong = 0
+
+    def __call__(self, label, good, detail=""):
+        self.looked += 1
+        if not good:
+            self.wrong += 1
+            print("%s: %s" % (label, detail))
+
+    def gone(self, label, areas, secrets):
+        there = search(areas, secrets)
+        for name in secrets:
+            self("%s: %s" % (label, name), name not in there, "still there, at%s" % there.get(name))
+
+    def present(self, label, areas, secrets, names):
+        there = search(areas, secrets)
+        for name in names:
+            self("%s: %s" % (label, name), name in there, "not found: would the scanner find it?")
+
+
+def play(check, role, far, look, hold=None, end="clean"):
+    """
+    One connection, up to its `end` (clean, SIGTERM, tampered, refused). look(run) gives the memory at that moment.
+    """
+    label = "%s, %s, %s" % (role, far, end)
+    run = held.Run(role, far, ["-o", "30"])
+    with open("reply", "wb") as f:
+        f.write(b"reply")
+    holder = None
+    if hold:
+        holder = subprocess.Popen([hold, str(run.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        holder.stdout.readline()
+    secrets = {
+        "K": list(shapes(run.key, is_hmac_key=True)),
+        "the key file": list(shapes(run.key_file)),
+    }
+    # Before anything has come from the network: it has K, and its launcher does not.
+    run.peer.look_at_nonce()
+    rest(run)
+    areas = list(look(run.pid))
+    if look is memory:
+        check.present(label + ", before the handshake", areas, secrets, ["K"])
+        check.gone(label + ", before the handshake", areas, {"the key file": secrets["the key file"]})
+    else:
+        check.gone(label + ", before the handshake", areas, secrets)
+    with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
+        for child in f.read().split():
+            check.gone(label + ", its child", memory(int(child)), secrets)
+    if end == "refused":
+        run.peer.key = b"x" * 32
+    run.peer.sock.sendall(run.peer.nonce)
+    run.peer.take_nonce()
+    if role == "enc":
+        if end == "refused":
+            run.peer.receive(peer.HELLO)
+        else:
+            run.peer.take_hello()
+        rest(run)
+        areas = list(look(run.pid))
+        x = find_exponent(run, areas) if look is memory and end != "refused" else None
+        if look is memory and end != "refused":
+            check(label + ", x", x is not None, "not found in the handshake")
+            secrets["dhmac"] = [*shapes(run.peer.their_mac_key, True), *shapes(run.peer.mac_key, True)]
+            check.present(label + ", in the handshake", areas, secrets, ["dhmac"])
+        run.peer.sock.sendall(run.peer.hello())
+    else:
+        # Its y is not known yet, but whoever stops it between its y and its keys needs a debugger: x is looked
+        # for by what it is, after its answer, among all that lay near the nonce before.
+        spots = near_nonce(run, areas) if look is memory else []
+        run.peer.sock.sendall(run.peer.hello())
+        x = None
+        if end != "refused":
+            run.peer.take_hello()
+            for spot in spots:
+                if pow(2, int.from_bytes(spot, "big"), peer.P) == run.peer.their_y:
+                    x = spot
+            check(label + ", x", x is not None or look is not memory, "not found before the handshake")
+    if end == "refused":
+        finish(check, label, run, holder, look, secrets, peer.REFUSED)
+        return
+    run.peer.derive()
+    if role == "dec" and run.plain is None and run.listener:
+        run.plain = run.far_side()
+    secrets["dhmac"] = [*shapes(run.peer.mac_key, True), *shapes(run.peer.their_mac_key, True)]
+    shared = peer.big(pow(run.peer.their_y, run.peer.exponent, peer.P))
+    secrets["y_SC"] = list(shapes(shared, is_number=True))
+    if x:
+        secrets["x"] = list(shapes(x, is_number=True))
+    # One packet through: it relays. All that made its keys is gone, and the keys are there.
+    run.wire.sendall(run.peer.out.seal(b"first"))
+    if run.plain:
+        assert run.plain.recv(5, held.socket.MSG_WAITALL) == b"first"
+    rest(run)
+    areas = list(look(run.pid))
+    check.gone(label + ", relaying", areas, secrets)
+    keys = {
+        "E": [run.peer.out.cipher_key, run.peer.into.cipher_key],
+        "H": [*shapes(run.peer.out.mac_key, True), *shapes(run.peer.into.mac_key, True)],
+    }
+    if look is memory:
+        check.present(label + ", relaying", areas, keys, ["E", "H"])
+    else:
+        check.gone(label + ", relaying", areas, keys)
+    check.gone(label + ", relaying, as handed over", areas, {"H itself": [run.peer.out.mac_key, run.peer.into.mac_key]})
+    with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
+        for child in f.read().split():
+            check.gone(label + ", its command", memory(int(child)), {**secrets, **keys})
+    secrets.update(keys)
+    if end == "SIGTERM":
+        run.process.send_signal(signal.SIGTERM)
+        status = -signal.SIGTERM
+    elif end == "tampered":
+        run.wire.sendall(bytes(peer.PACKET))
+        status = peer.TAMPERED
+    else:
+        run.wire.shutdown(held.socket.SHUT_WR)
+        if run.plain:
+            run.plain.shutdown(held.socket.SHUT_WR)
+        status = 0
+    finish(check, label, run, holder, look, secrets, status)
+
+
+def rest(run):
+    """Let it come to rest, with a signal on the way: the kernel puts all its registers on its stack for that."""
+    run.asleep()
+    run.process.send_signal(signal.SIGUSR1)
+    run.asleep()
+
+
+def near_nonce(run, areas):
+    """Every 32 bytes that may be its x, from around its own nonce."""
+    spots = set()
+    for _, data in areas:
+        at = data.find(run.peer.their_nonce)
+        while at != -1:
+            for offset in range(at + 32, min(at + 320, len(data) - 32), 4):
+                if any(data[offset : offset + 32]):
+                    spots.add(data[offset : offset + 32])
+            at = data.find(run.peer.their_nonce, at + 1)
+    return spots
+
+
+def finish(check, label, run, holder, look, secrets, status):
+    if holder:
+        word = holder.stdout.readline()
+        check(label + ", at exit", word == b"exits\n", "the tool that holds it says %r" % word)
+        check.gone(label + ", at exit", memory(run.pid), secrets)
+        holder.stdin.close()
+        holder.wait()
+        holder.stdout.close()
+    run.end()
+    check(label, run.status == status, "status %s: %s" % (run.status, run.message))
+    run.close()
+
+
+def core(pid):
+    """
+    The memory in a core of it. gcore, as the kernel would, leaves out what is marked so; the limit of 0 does not stop
+    root. The registers are in a core's notes, and there is no keeping a key in use out of those.
+    """
+    subprocess.run(["gcore", "-o", "core", str(pid)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open("core.%d" % pid, "rb") as f:
+        data = f.read()
+    os.unlink("core.%d" % pid)
+    headers, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
+    for i in range(count):
+        kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", data, headers + i * size)
+        if kind == 1:  # PT_LOAD
+            yield address, data[offset : offset + length]
+
+
+def main():
+    check = Check()
+    if sys.argv[1:] == ["core"]:
+        for role in held.ROLES:
+            play(check, role, "ucspi", core)
+    elif len(sys.argv) == 3 and sys.argv[1] == "memory":
+        for role in held.ROLES:
+            for far in held.FARS:
+                play(check, role, far, memory, sys.argv[2])
+            for end in "SIGTERM", "tampered", "refused":
+                play(check, role, "ucspi", memory, sys.argv[2], end)
+    else:
+        sys.exit(__doc__)
+    print("%d looked at, %d wrong" % (check.looked, check.wrong))
+    sys.exit(1 if check.wrong or not check.looked else 0)
+
+
+if __name__ == "__main__":
+    main()
