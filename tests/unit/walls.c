@@ -77,7 +77,7 @@ static long clone_3(void)
 /* A program that exits with 0: the child's own status then says that it ran. */
 static long run(int how)
 {
-	char *argv[] = { "true", NULL }, *envp[] = { NULL };
+	char name[] = "true", *argv[] = { name, NULL }, *envp[] = { NULL };
 	int fd;
 
 	if (how == 0)
