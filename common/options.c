@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,12 +165,14 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 			    argv[optind - 1]);
 		}
 		if (option == 'h' || option == 'v') {
-			options->shown = true;
 			if (option == 'v')
 				show_version(name);
 			else
 				printf("%s%s%s", role == ROLE_DEC ? dec_usage : enc_usage,
 				    role == ROLE_DEC ? dec_keys : enc_keys, common_usage);
+			if (fflush(stdout) != 0)
+				return fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
+			options->shown = true;
 			return 0;
 		}
 		if (seen[option] && !(option == 'k' && role == ROLE_DEC))

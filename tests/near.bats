@@ -198,13 +198,14 @@ answering() {
 	statuses dec 5 0
 }
 
+# Without shut-down socat passes on an end only after its -t, when standard output is a socket.
 @test "far side: socat as the command, with half-closes" {
 	listen -u target "$NET" exchange back got
 	local target=$PWD/$port
-	listen dec "$DEC" -k key -- socat -t 60 - "UNIX-CONNECT:$target"
+	listen dec "$DEC" -k key -- socat -t 60 -,shut-down "UNIX-CONNECT:$target"
 	random 1000000 in
 	random 2000000 back
-	exchange in out "$ENC" -k key -- socat -t 60 - "TCP:127.0.0.1:$port"
+	exchange in out "$ENC" -k key -- socat -t 60 -,shut-down "TCP:127.0.0.1:$port"
 	cmp back out
 	eventually 5 cmp in got
 	statuses dec 5 0

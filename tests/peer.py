@@ -1045,7 +1045,8 @@ def broken_with_children(failures, role):
                 subject = Subject(role, (), ["sh", "-c", "echo >ran; " + script])
                 sock = subject.wire
             else:
-                # spipe-enc's command carries the encrypted side; its near side is what has to break.
+                # spipe-enc's command carries the encrypted side; its near side is what has to break. socat
+                # without shut-down would pass on an end only after its -t.
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind("far.sock")
                 listener.listen()
