@@ -18,8 +18,7 @@
  * read at once starts small and grows while reads come back full.
  */
 #define BATCH_FIRST 16 /* packets */
-#define BATCH_MOST 256
-#define PLAIN_SIZE (BATCH_MOST * PACKET_DATA)
+#define BATCH_MOST 256 /* BATCH_FIRST times a power of the step, 4 */
 #define WIRE_SIZE (BATCH_MOST * PACKET_SIZE)
 #define MEMORY_KEPT (5 * SECOND) /* of silence, before the memory of large batches is given back */
 
