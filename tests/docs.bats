@@ -268,6 +268,7 @@ listening() {
 
 	sed -n '/^# NAME/,/^```/p' "$README" | sed '/^```/d' >spipetab
 	[ "$(grep -c '^[^#]' spipetab)" -eq 2 ]
+	[ -x "$BUILD/spipe-generator" ] || skip 'built without systemd'
 	mkdir units
 	SPIPETAB=$PWD/spipetab run -0 "$BUILD/spipe-generator" units units units
 	[ -z "$output" ]
