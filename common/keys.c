@@ -30,13 +30,12 @@ void *secret_alloc(size_t size)
 	return p;
 }
 
-void secret_guard(const void *p, size_t size)
+void secret_guard(void *p, size_t size)
 {
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)p / page * page;
+	size_t before = (uintptr_t)p % (uintptr_t)sysconf(_SC_PAGESIZE);
 
-	if (p == NULL)
-		return;
-	madvise((void *)start, (uintptr_t)p + size - start, MADV_DONTDUMP);
+	if (p != NULL)
+		madvise((char *)p - before, before + size, MADV_DONTDUMP);
 }
 
 void secret_free(void *p, size_t size)
@@ -161,6 +160,8 @@ static int load_rules(int dir, const char *path, struct rules **rules, char *pro
 	}
 	if (fd != -1)
 		close(fd);
+	free(*rules);
+	*rules = NULL;
 	return -1;
 }
 
@@ -191,11 +192,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 		    (st.st_mode & S_IROTH) != 0 ? "everyone" : "its group");
 	if (with_rules && load_rules(dir, path, &key->rules, problem, size) != 0)
 		return -1;
-	key->name = strdup(name);
-	if (key->name == NULL) {
-		snprintf(problem, size, "%s", strerror(errno));
-		return -1;
-	}
+	key->name = name;
 	ring->count++;
 	return 0;
 }
@@ -274,16 +271,14 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 			credential = access(found, F_OK) == 0;
 			path = credential ? found : path;
 		}
-		if (load_key(ring, AT_FDCWD, path, basename(path), with_rules, credential, report,
+		if (load_key(ring, AT_FDCWD, path, basename(files[i]), with_rules, credential, report,
 		    problem, sizeof(problem)) != 0)
 			return fail(outcome, EX_CONFIG, "key %s: %s", path, problem);
 	}
 	if (dir == NULL)
 		return 0;
 	load_directory(ring, dir_fd, entries, entry_count, prefix, with_rules, report);
-	for (int i = 0; i < entry_count; i++)
-		free(entries[i]);
-	free(entries);
+	ring->entries = entries;
 	close(dir_fd);
 	return ring->count > 0 ? 0 :
 	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);

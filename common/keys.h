@@ -20,7 +20,7 @@ struct report;
 void *secret_alloc(size_t size);
 
 /* Keep memory that libcrypto has its secrets in out of core dumps. NULL is harmless. */
-void secret_guard(const void *, size_t size);
+void secret_guard(void *, size_t size);
 
 /* Wipe and give back; harmless on NULL. */
 void secret_free(void *, size_t size);
@@ -35,12 +35,13 @@ void secret_unharden(void);
 struct keyring {
 	size_t count;
 	struct key {
-		char *name;          /* the file's */
+		const char *name;    /* the file's; in `files` or `entries` */
 		struct rules *rules; /* NULL: none */
 	} *key;
 	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
 	uint8_t *buffer; /* secret memory, for reading a file */
 	size_t room;
+	struct dirent **entries; /* of the directory, for the names; NULL without one */
 };
 
 /*
