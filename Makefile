@@ -6,6 +6,10 @@ ifneq ($(and $(filter deps,$(MAKECMDGOALS)),$(filter-out deps,$(MAKECMDGOALS))),
 $(filter-out deps,$(MAKECMDGOALS)): again
 again: deps
 	$(MAKE) $(filter-out deps,$(MAKECMDGOALS))
+# A demo needs less than the tests.
+ifeq ($(strip $(filter-out deps,$(MAKECMDGOALS))),demo)
+GROUPS ?= build demo
+endif
 deps:
 	tests/deps $(GROUPS)
 .PHONY: deps again $(MAKECMDGOALS)
@@ -143,7 +147,7 @@ coverage:
 	tests/coverage
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
-place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+place = sed -e 's|@GENERATORDIR@|$(GENERATORDIR)|g' -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
@@ -163,8 +167,11 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
 	units/make-root $(DESTDIR)$(ROOTDIR)
-	$(INSTALL) -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
-	$(INSTALL) -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
+	$(place) man/spipetab.5 >$(DESTDIR)$(MANDIR)/man5/spipetab.5
+	$(place) man/spipe-generator.8 >$(DESTDIR)$(MANDIR)/man8/spipe-generator.8
+	chmod 644 $(DESTDIR)$(MANDIR)/man5/spipetab.5 $(DESTDIR)$(MANDIR)/man8/spipe-generator.8
+else
+	@echo 'install: built without systemd, so no units, no generator and no spipetab(5)'
 endif
 
 uninstall:

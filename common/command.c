@@ -128,7 +128,7 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 		return -1;
 	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0)
 		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
-		    "socket", command->name);
+		    "socket: -p needs one that does, as nc -F", command->name);
 	return fd;
 }
 
@@ -160,12 +160,12 @@ static bool await_end(const struct command *command, int64_t deadline, siginfo_t
 	}
 }
 
-bool command_crashed(struct command *command, struct outcome *outcome)
+bool command_failed(struct command *command, struct outcome *outcome)
 {
 	siginfo_t info;
 
 	return await_end(command, time_now() + SECOND / 10, &info) &&
-	    info.si_code != CLD_EXITED && command_finish(command, 0, outcome) != 0;
+	    command_finish(command, 0, outcome) != 0;
 }
 
 int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)

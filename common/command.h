@@ -42,10 +42,10 @@ int command_start(struct command *, size_t key, const char *name, struct outcome
 int command_receive_socket(struct command *, int64_t deadline, struct outcome *);
 
 /*
- * The command's output has ended: was that because a signal killed it? Then true, with the outcome
- * (69) set. Waits a tenth of a second at most for what comes right behind the end of output.
+ * The command has closed its input and output: has it failed? Then true, with the outcome (69) set.
+ * Waits a tenth of a second at most for its exit, which comes right behind.
  */
-bool command_crashed(struct command *, struct outcome *);
+bool command_failed(struct command *, struct outcome *);
 
 /*
  * Wait for the command to exit until `deadline`, then kill what is left of its group, and reap.

@@ -73,7 +73,7 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 }
 
 /* The outcome of an exchange that failed with errno. */
-static int lost(const char *peer, struct outcome *outcome)
+static int lost(const struct handshake *h, const char *peer, struct outcome *outcome)
 {
 	if (errno == EINTR && signal_stop) {
 		outcome->signal = signal_stop;
@@ -83,9 +83,11 @@ static int lost(const char *peer, struct outcome *outcome)
 	if (errno == ETIMEDOUT)
 		return fail(outcome, EX_TEMPFAIL, "the handshake did not finish in time: no "
 		    "(full) answer from the %s", peer);
+	if (!h->met)
+		return fail(outcome, EX_NOPERM, "the %s closed the connection before the handshake: "
+		    "it is not spiped, or in trouble of its own", peer);
 	return fail(outcome, EX_NOPERM, "the %s closed the connection during the handshake: most "
-	    "likely it has another key%s%s", peer, errno == ENODATA ? "" : ": ",
-	    errno == ENODATA ? "" : strerror(errno));
+	    "likely it has another key; else its own log tells", peer);
 }
 
 static int no_memory(struct outcome *outcome)
@@ -120,7 +122,7 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t 
 		    strerror(errno));
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
-		return lost(peer, outcome);
+		return lost(h, peer, outcome);
 	h->met = true;
 	return 0;
 }
@@ -138,7 +140,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0 ||
 	    side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost("server", outcome);
+		return lost(h, "server", outcome);
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM, "the server did not prove that it holds the key: "
@@ -157,7 +159,7 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, "client", outcome) != 0)
 		return -1;
 	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost("client", outcome);
+		return lost(h, "client", outcome);
 	index = handshake_find_key(h, secrets, count);
 	if (index == -1)
 		return fail(outcome, EX_NOPERM, "the client did not prove that it holds %s: it "
@@ -172,6 +174,6 @@ int handshake_server_answer(struct handshake *h, struct side *wire, int64_t dead
 	if (handshake_prove(h, h->dhmac + HASH_SIZE) != 0)
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0)
-		return lost("client", outcome);
+		return lost(h, "client", outcome);
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
 }

@@ -197,18 +197,32 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 	return 0;
 }
 
-/* Files in a key directory that are keys: no dot files, rules, or leftovers of editors and packages. */
-static int is_key_name(const struct dirent *entry)
+static bool ends_with(const char *name, const char *end)
 {
-	static const char *const not_keys[] = { ".conf", ".bak", ".swp", ".tmp", ".orig", "~", "#" };
-	size_t length = strlen(entry->d_name), end;
+	size_t length = strlen(name), size = strlen(end);
 
-	for (size_t i = 0; i < sizeof(not_keys) / sizeof(not_keys[0]); i++) {
-		end = strlen(not_keys[i]);
-		if (length >= end && strcmp(entry->d_name + length - end, not_keys[i]) == 0)
+	return length >= size && strcmp(name + length - size, end) == 0;
+}
+
+/* Files in a key directory that matter: no dot files, or leftovers of editors and packages. */
+static int matters(const struct dirent *entry)
+{
+	static const char *const leftovers[] = { ".bak", ".swp", ".tmp", ".orig", "~", "#" };
+
+	for (size_t i = 0; i < sizeof(leftovers) / sizeof(leftovers[0]); i++)
+		if (ends_with(entry->d_name, leftovers[i]))
 			return 0;
-	}
 	return entry->d_name[0] != '.';
+}
+
+/* Rules that belong to no key are most likely meant for one: bob.conf for bob.key. */
+static void check_owner(int dir, const char *conf, struct report *report)
+{
+	char key[NAME_MAX + 1];
+
+	snprintf(key, sizeof(key), "%.*s", (int)(strlen(conf) - strlen(".conf")), conf);
+	if (faccessat(dir, key, F_OK, 0) != 0)
+		report_warn(report, "rules %s belong to no key: there is no %s beside them", conf, key);
 }
 
 static bool is_regular(int dir, const struct dirent *entry)
@@ -231,6 +245,10 @@ static void load_directory(struct keyring *ring, int dir, struct dirent **entrie
 		if (strncmp(name, prefix, strlen(prefix)) != 0 || name[strlen(prefix)] == '.' ||
 		    !is_regular(dir, entries[i]))
 			continue;
+		if (ends_with(name, ".conf")) {
+			check_owner(dir, name, report);
+			continue;
+		}
 		if (load_key(ring, dir, name, name + strlen(prefix), with_rules, prefix[0] != '\0',
 		    report, problem, sizeof(problem)) != 0)
 			report_warn(report, "key %s is skipped: %s", name, problem);
@@ -253,7 +271,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 			snprintf(prefix, sizeof(prefix), "%s_", dir);
 		}
 		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (dir_fd == -1 || (entry_count = scandir(path, &entries, is_key_name, alphasort)) == -1)
+		if (dir_fd == -1 || (entry_count = scandir(path, &entries, matters, alphasort)) == -1)
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
 	}
 	ring->room = count + (size_t)entry_count;

@@ -133,17 +133,21 @@ static bool all_taken(const struct side *side)
 	return side->out == -1 || ioctl(side->out, SIOCOUTQ, &left) != 0 || left == 0;
 }
 
-/* Wait for that, but not for ever: a reset may overtake what is still on its way. */
-static void await_taken(const struct side *side)
+/*
+ * Before a reset that follows good data: wait until the data has been taken, but not for ever, and
+ * a moment for it to be read. Programs look at the reset first.
+ */
+static void settle(const struct side *side)
 {
 	int64_t deadline = time_now() + RELAY_GRACE * SECOND;
 
 	while (!all_taken(side) && time_now() < deadline)
 		wait_poll(NULL, 0, time_now() + SECOND / 100);
+	wait_poll(NULL, 0, time_now() + SECOND / 10);
 }
 
 /* Move what can be moved in one direction. */
-static int step(struct direction *d, bool stopping, bool *active, struct outcome *outcome)
+static int step(struct direction *d, bool reading, bool *active, struct outcome *outcome)
 {
 	size_t before = d->out_end - d->out_start;
 
@@ -152,13 +156,13 @@ static int step(struct direction *d, bool stopping, bool *active, struct outcome
 	if (drain(d, outcome) != 0)
 		return -1;
 	*active |= d->out_end - d->out_start < before;
-	if (d->out_end == 0 && d->readable && !d->ended && !stopping) {
+	if (d->out_end == 0 && d->readable && !d->ended && reading) {
 		if (fill(d, active, outcome) != 0 || drain(d, outcome) != 0)
 			return -1;
 	}
 	if (d->out_end == 0 && d->ended) {
-		if (d->writer != NULL && d->hung_up && command_crashed(d->writer, outcome)) {
-			await_taken(d->to);
+		if (d->writer != NULL && d->hung_up && command_failed(d->writer, outcome)) {
+			settle(d->to);
 			return -1;
 		}
 		side_end_output(d->to);
@@ -242,6 +246,7 @@ struct carriage {
 	int64_t alone; /* since when one direction only is left, or 0 */
 	int stopping;  /* the signal that ends us, or 0 */
 	int64_t stop;  /* when to give up delivering what is in hand then */
+	bool reading;  /* no signal forbids it */
 };
 
 /* Has a span that began at `since` passed? If not, *deadline is brought forward to its end. */
@@ -264,10 +269,12 @@ static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, stru
 	if (signal_stop && c->stopping == 0) {
 		c->stopping = signal_stop;
 		c->stop = now + RELAY_GRACE * SECOND;
+		/* ssh hangs up on its ProxyCommand when all is over: let that end as it would. */
+		c->reading = c->stopping == SIGHUP;
 	}
 	if (c->stopping == 0)
 		return 0;
-	if (now >= c->stop || (!in_hand(&c->d[0]) && !in_hand(&c->d[1]))) {
+	if (now >= c->stop || (!c->reading && !in_hand(&c->d[0]) && !in_hand(&c->d[1]))) {
 		outcome->signal = c->stopping;
 		return fail(outcome, EX_TEMPFAIL, "ended by signal %d (%s)", c->stopping,
 		    strsignal(c->stopping));
@@ -323,7 +330,7 @@ static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome
 	for (int i = 0; i < 2; i++) {
 		struct direction *d = &c->d[i];
 		struct watch *in = &c->watch[2 * i], *out = &c->watch[3 - 2 * i];
-		bool reading = !d->ended && d->out_end == 0 && c->stopping == 0;
+		bool reading = !d->ended && d->out_end == 0 && c->reading;
 
 		in->fd = d->from->in;
 		out->fd = d->to->out;
@@ -353,7 +360,7 @@ static int carry(struct carriage *c, struct outcome *outcome)
 	for (;;) {
 		active = false;
 		for (int i = 0; i < 2; i++)
-			if (step(&c->d[i], c->stopping != 0, &active, outcome) != 0)
+			if (step(&c->d[i], c->reading, &active, outcome) != 0)
 				return -1;
 		if ((c->d[0].done && c->d[1].done) || over)
 			break;
@@ -370,8 +377,9 @@ static int carry(struct carriage *c, struct outcome *outcome)
 			return -1;
 	}
 	if (c->d[0].unread || c->d[1].unread) {
-		await_taken(c->relay->near); /* what the peer still sends would reset the connection */
-		fail(outcome, EX_IOERR, "the command ended without reading all that it was sent");
+		settle(c->relay->near);
+		return fail(outcome, EX_IOERR, "the command ended without reading all that it was "
+		    "sent");
 	}
 	return 0;
 }
@@ -385,7 +393,7 @@ static uint8_t *buffer(void)
 
 int relay_run(const struct relay *relay, struct outcome *outcome)
 {
-	struct carriage c = { .relay = relay, .moved = time_now() };
+	struct carriage c = { .relay = relay, .moved = time_now(), .reading = true };
 	struct side *sides[2] = { relay->near, relay->far };
 	struct direction *first = &c.d[0];
 	long made = (long)relay->header_size;

@@ -27,10 +27,10 @@ struct relay {
 #define RELAY_GRACE 2
 
 /*
- * Carry both directions until both have ended. Returns 0; with the outcome at 74 if all is delivered
- * but what the command did not care to read. Or -1 with the outcome set: 69 (a signal killed the
- * command: the end of its output is no clean one), 71, 74, 75, 76, or a signal. Then both sides are
- * still open, and it is for the caller to break them.
+ * Carry both directions until both have ended. Returns 0; or -1 with the outcome set: 69 (the
+ * command failed: the end of its output is no clean one), 71, 74 (which includes a command that did
+ * not read all its input), 75, 76, or a signal. Then both sides are still open, and it is for the
+ * caller to break them.
  */
 int relay_run(const struct relay *, struct outcome *);
 

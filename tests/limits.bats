@@ -49,6 +49,10 @@ load lib
 	"$TESTS/limits.py" case term-at-rest
 }
 
+@test "hangup gives time" {
+	"$TESTS/limits.py" case hangup-gives-time
+}
+
 @test "term delivers" {
 	"$TESTS/limits.py" case term-delivers
 }

@@ -261,7 +261,7 @@ def fill(end):
 @both
 def term_at_rest(role):
     """Nothing in hand: the end comes at once, as a break, and by that signal."""
-    for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
+    for number in signal.SIGTERM, signal.SIGINT:
         run = Run(role)
         run.pass_on()
         start = time.monotonic()
@@ -270,6 +270,26 @@ def term_at_rest(role):
         if time.monotonic() - start > 0.5 * SLOW:
             raise AssertionError("took %.3f s" % (time.monotonic() - start))
         expect("bytes", run.broken(-number, "signal %d" % number), [1, 1])
+
+
+@both
+def hangup_gives_time(role):
+    """SIGHUP lets the connection end by itself for 2 s: cleanly if it does, else as the other signals."""
+    run = Run(role)
+    run.pass_on()
+    run.process.send_signal(signal.SIGHUP)
+    run.pass_on()
+    start = time.monotonic()
+    run.process.wait(LIMIT * SLOW)
+    if time.monotonic() - start < 1:
+        raise AssertionError("took only %.3f s" % (time.monotonic() - start))
+    expect("bytes", run.broken(-signal.SIGHUP, "signal 1"), [2, 2])
+    run = Run(role)
+    run.pass_on()
+    run.process.send_signal(signal.SIGHUP)
+    for side in run.near, run.far:
+        side.end()
+    expect("bytes", run.finish(0, "ended cleanly"), [1, 1])
 
 
 @both
