@@ -49,6 +49,14 @@ static int lost(const struct side *side, int error, struct outcome *outcome)
 	return fail(outcome, EX_IOERR, "the %s was lost: %s", side->name, strerror(error));
 }
 
+/* Is the other end of a UNIX socket closed altogether? */
+static bool is_closed(int fd)
+{
+	struct pollfd slot = { .fd = fd };
+
+	return poll(&slot, 1, 0) == 1 && (slot.revents & POLLHUP) != 0;
+}
+
 /* Write what is in hand, as far as the sink takes it. */
 static int drain(struct direction *d, struct outcome *outcome)
 {
@@ -58,9 +66,12 @@ static int drain(struct direction *d, struct outcome *outcome)
 		moved = side_write(d->to, d->out + d->out_start, d->out_end - d->out_start);
 		if (moved == -1 && (errno == EAGAIN || errno == EINTR))
 			return 0;
-		if (moved == -1 && (d->reader == NULL || (errno != EPIPE && errno != ECONNRESET)))
-			return lost(d->to, errno, outcome);
-		if (moved == -1) { /* a command that wants no more: what it said stands all the same */
+		if (moved == -1) {
+			int error = errno;
+
+			if (d->reader == NULL || !is_closed(d->to->out))
+				return lost(d->to, error, outcome);
+			/* A command that has gone: what it said stands all the same. */
 			d->unread = d->ended = true;
 			break;
 		}

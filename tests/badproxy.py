@@ -8,7 +8,7 @@ bad, and only passes the bytes in odd pieces. Then:
 
 - what arrived is what was sent, or its beginning: never anything else;
 - where it is less, the program that delivered it did not end with status 0. Where the connection is that
-  of a command (nc, which takes a reset for an end), one of the two did not;
+  of a command (nc, which takes a reset for an end), one of the two did not, but for resets;
 - where nothing bad was done, all arrived, and both ended with status 0.
 
 A cut between two packets cannot be told from an end (see SECURITY.md), so cuts are made elsewhere.
@@ -174,7 +174,7 @@ def main():
         port = str(proxy.getsockname()[1])
         far = ["nc", "-F"] if passing else ["nc", "-N"]
         client = subprocess.Popen(
-            [NET, "exchange", "in", "out", enc, "-o60", "-k", "key"]
+            [NET, "exchange", "in", "out", enc, "-o3", "-k", "key"]
             + (["-p"] if passing else [])
             + ["--", *far, "127.0.0.1", port],
             stderr=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ def main():
         proxy.close()
         right, theirs = tcp_pair(listener)
         server = subprocess.Popen(
-            [dec, "-o60", "-k", "key", "--", NET, "exchange", "back", "got"],
+            [dec, "-o3", "-k", "key", "--", NET, "exchange", "back", "got"],
             stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL,
         )
         theirs.close()
@@ -207,7 +207,8 @@ def main():
         wrong = []
         if None in arrived:
             wrong.append("other data arrived than was sent")
-        if not all(arrived) and statuses == (0, 0):
+        # After a reset nc throws away what it holds: what is left may well end between two packets.
+        if not all(arrived) and statuses == (0, 0) and (passing or kind != "reset"):
             wrong.append("less arrived, and both ended well")
         if passing and not arrived[0] and statuses[1] == 0:
             wrong.append("less arrived at the server, and spipe-dec ended well")
