@@ -155,7 +155,8 @@ static bool await_end(const struct command *command, int64_t deadline, siginfo_t
 		if (waitid(P_PID, (id_t)command->pid, info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
 		    info->si_pid != 0)
 			return true;
-		if (wait_poll(NULL, 0, deadline) == 0)
+		/* After SIGHUP there is time to end in peace. */
+		if ((signal_stop && signal_stop != SIGHUP) || wait_poll(NULL, 0, deadline) == 0)
 			return false;
 	}
 }
@@ -177,6 +178,11 @@ int command_finish(struct command *command, int64_t deadline, struct outcome *ou
 		return 0;
 	if (!await_end(command, deadline, &info)) {
 		command_kill(command);
+		if (signal_stop) {
+			outcome->signal = signal_stop;
+			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was ending",
+			    outcome->signal, command->name);
+		}
 		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
 		    command->name);
 	}

@@ -56,6 +56,8 @@ int connection_prepare_far(struct connection *c)
 	if (!any && !c->near_found.ucspi)
 		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
+	if (c->options.command == NULL && c->near_found.ucspi) /* now: a pipe is opened anew */
+		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	return any ? command_prepare(&c->command, c->options.command, &c->ring,
 	    c->near_found.is_stderr, &c->outcome) : 0;
 }
@@ -85,10 +87,9 @@ int connection_start_far(struct connection *c)
 			return -1;
 		if (!c->options.fd_pass)
 			side_set(&c->far, "far side", c->command.socket, c->command.socket, false);
-	} else if (c->near_found.ucspi) {
+	} else if (c->near_found.ucspi)
 		command_kill(&c->command); /* the launcher is for other keys */
-		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
-	} else
+	else
 		return fail(&c->outcome, EX_USAGE, "no command is given, neither by the rules of "
 		    "the client's key nor on the command line; see --help");
 	return 0;

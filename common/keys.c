@@ -207,7 +207,8 @@ static bool ends_with(const char *name, const char *end)
 /* Files in a key directory that matter: no dot files, or leftovers of editors and packages. */
 static int matters(const struct dirent *entry)
 {
-	static const char *const leftovers[] = { ".bak", ".swp", ".tmp", ".orig", "~", "#" };
+	static const char *const leftovers[] = { ".bak", ".old", ".swp", ".tmp", ".orig", "~", "#",
+		".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmnew", ".rpmorig" };
 
 	for (size_t i = 0; i < sizeof(leftovers) / sizeof(leftovers[0]); i++)
 		if (ends_with(entry->d_name, leftovers[i]))

@@ -19,6 +19,7 @@ static long passed_descriptors(void)
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
+	unsetenv("LISTEN_PIDFDID");
 	return count;
 }
 

@@ -39,7 +39,7 @@ struct direction {
 	bool gone;                 /* nobody reads what the sink gets */
 	bool hung_up;              /* the source is closed altogether */
 	struct command *writer;    /* whose output the source is, or NULL */
-	struct command *reader;    /* whose input the sink is, or NULL */
+	struct command *reader;    /* whose input, in plaintext, the sink is, or NULL */
 	bool unread;               /* that command ended without reading all that it was sent */
 	uint64_t *count;           /* plaintext bytes */
 };
@@ -71,7 +71,7 @@ static int drain(struct direction *d, struct outcome *outcome)
 
 			if (d->reader == NULL || !is_closed(d->to->out))
 				return lost(d->to, error, outcome);
-			/* A command that has gone: what it said stands all the same. */
+			/* A command that has gone: what it said stands. */
 			d->unread = d->ended = true;
 			break;
 		}
@@ -118,7 +118,8 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	d->readable = false;
 	if (got == -1 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	if (got == -1 && errno == ECONNRESET && d->writer != NULL) { /* likewise */
+	/* A command that has gone: what it said stands all the same. Not where it is the wire. */
+	if (got == -1 && errno == ECONNRESET && d->writer != NULL && d->sealing) {
 		d->unread = true;
 		got = 0;
 	}
@@ -309,8 +310,13 @@ static int keep_limits(struct carriage *c, int64_t now, int64_t *deadline, bool 
 	last = c->d[0].done ? &c->d[1] : &c->d[0];
 	if (c->alone == 0)
 		c->alone = now;
-	*over = last->gone && last->out_end == 0 &&
-	    passed(c->alone, RELAY_GRACE * SECOND, now, deadline);
+	if (last->gone && last->out_end == 0 &&
+	    passed(c->alone, RELAY_GRACE * SECOND, now, deadline)) {
+		/* Closed with data on its way, the side would be reset at the peer's next byte. */
+		*over = all_taken(last->from);
+		if (!*over && *deadline > now + SECOND / 100)
+			*deadline = now + SECOND / 100; /* poll can't tell */
+	}
 	if (relay->linger != 0 &&
 	    passed(c->moved > c->alone ? c->moved : c->alone, relay->linger, now, deadline))
 		return fail(outcome, EX_TEMPFAIL, "one direction had ended and the other was silent "
@@ -417,7 +423,7 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->sealing = (i == 0) == relay->near_is_plain;
 		d->packets = d->sealing ? relay->seal : relay->open;
 		d->count = i == 0 ? &relay->report->bytes_in : &relay->report->bytes_out;
-		d->reader = i == 0 ? relay->command : NULL;
+		d->reader = i == 0 && !relay->near_is_plain ? relay->command : NULL;
 		d->writer = i == 1 ? relay->command : NULL;
 		d->batch = BATCH_FIRST;
 		d->in = buffer();

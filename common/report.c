@@ -166,7 +166,7 @@ void report_progress(struct report *report)
 		say(report, LOG_INFO, text);
 }
 
-static void notify(struct report *report, const char *state)
+static void notify(struct report *report, const char *state, int flags)
 {
 	char text[TEXT_SIZE];
 	int size;
@@ -177,18 +177,18 @@ static void notify(struct report *report, const char *state)
 	report->notified = time_now();
 	char message[TEXT_SIZE + 64];
 	size = snprintf(message, sizeof(message), "%sSTATUS=%s\n", state, text);
-	send(report->notify, message, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	send(report->notify, message, (size_t)size, MSG_NOSIGNAL | flags);
 }
 
 void report_ready(struct report *report)
 {
-	notify(report, "READY=1\n");
+	notify(report, "READY=1\n", 0); /* must not be lost, however busy systemd is */
 }
 
 void report_status(struct report *report)
 {
 	if (report->notify != -1 && time_now() - report->notified >= 10 * SECOND)
-		notify(report, "");
+		notify(report, "", MSG_DONTWAIT);
 }
 
 static const char *result_word(const struct outcome *outcome)

@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@ static enum end_kind describe(int fd, bool writing, bool keepalive)
 	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
 	char path[32];
+	unsigned number;
 	int own, on = 1;
 
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -37,10 +39,13 @@ static enum end_kind describe(int fd, bool writing, bool keepalive)
 	}
 	if (!writing || fstat(fd, &st) != 0 || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
 		return END_SHARED;
+	/* To open a pseudo-terminal's master anew would make another one. */
+	if (S_ISCHR(st.st_mode) && ioctl(fd, TIOCGPTN, &number) == 0)
+		return END_TERMINAL;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (own == -1)
-		return END_SHARED;
+		return S_ISCHR(st.st_mode) ? END_TERMINAL : END_SHARED;
 	dup3(own, fd, O_CLOEXEC);
 	close(own);
 	return END_PRIVATE;
@@ -79,11 +84,14 @@ ssize_t side_write(struct side *side, const void *data, size_t size)
 {
 	if (is_socket(side->out_kind))
 		return send(side->out, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (side->out_kind == END_SHARED) {
+	if (side->out_kind == END_SHARED || side->out_kind == END_TERMINAL) {
+		/* What poll(2) promises there is room for. */
+		size_t most = side->out_kind == END_SHARED ? PIPE_BUF : 1;
+
 		if (would_block(side->out, POLLOUT))
 			return -1;
-		if (size > PIPE_BUF) /* what poll(2) promises a pipe has room for */
-			size = PIPE_BUF;
+		if (size > most)
+			size = most;
 	}
 	return write(side->out, data, size);
 }

@@ -12,6 +12,7 @@ enum end_kind {
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
 	END_PRIVATE,     /* where we write to a pipe or terminal: a description of our own, non-blocking */
+	END_TERMINAL,    /* a terminal to write to that could not be opened anew: small writes */
 	END_SHARED,      /* anything on a description that others may share */
 };
 

@@ -24,7 +24,9 @@ static void on_signal(int number)
 		signal_stop = number;
 }
 
-static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
+/* All that would end us without a word, and so show the command a clean end. */
+static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR2, SIGXCPU,
+	SIGUSR1, SIGCHLD };
 
 void signals_take(void)
 {
@@ -34,7 +36,8 @@ void signals_take(void)
 	sigemptyset(&block);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
 		sigaction(handled[i], NULL, &found);
-		if (handled[i] == SIGHUP && found.sa_handler == SIG_IGN)
+		if (found.sa_handler == SIG_IGN && (handled[i] == SIGHUP ||
+		    handled[i] == SIGINT || handled[i] == SIGQUIT))
 			continue;
 		sigaction(handled[i], &action, NULL);
 		sigaddset(&block, handled[i]);

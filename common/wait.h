@@ -12,12 +12,13 @@
 int64_t time_now(void);
 
 /* What signals asked for: written by their handlers, cleared by who acts on them. */
-extern volatile sig_atomic_t signal_stop;     /* SIGTERM, SIGINT or SIGHUP: its number */
+extern volatile sig_atomic_t signal_stop;     /* SIGTERM or another that ends us: its number */
 extern volatile sig_atomic_t signal_progress; /* SIGUSR1 */
 
 /*
- * Handle SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGCHLD, ignore SIGPIPE. All of them stay blocked
- * but inside wait_poll, so that none is missed. A SIGHUP that was ignored (nohup) stays ignored.
+ * Handle what would end us, SIGUSR1 and SIGCHLD, ignore SIGPIPE. All of them stay blocked but
+ * inside wait_poll, so that none is missed. SIGHUP, SIGINT and SIGQUIT that were ignored (nohup,
+ * jobs in the background) stay ignored.
  */
 void signals_take(void);
 

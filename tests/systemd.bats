@@ -101,6 +101,10 @@ entries = [json.loads(line) for line in sys.stdin]
 print([e for e in entries if "SPIPE_RESULT" in e][-1][sys.argv[1]])' "$2"
 }
 
+is_field() {
+	[ "$(field "$1" "$2")" = "$3" ]
+}
+
 @test "systemd: the generator makes all units but the wrong one, and says which" {
 	run inside systemctl list-units --plain --no-legend --state=listening 'spipe-*.socket'
 	[ "$(wc -l <<<"$output")" -eq 15 ]
@@ -171,7 +175,7 @@ exposure() {
 	near "$NET" exchange in out 127.0.0.1:7101 || true
 	[ ! -s out ]
 	eventually 5 gone mail-in
-	[ "$(field mail-in SPIPE_RESULT)" = refused ]
+	eventually 5 is_field mail-in SPIPE_RESULT refused
 }
 
 @test "systemd: spipetab, a UNIX socket in front" {
