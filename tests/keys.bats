@@ -40,7 +40,7 @@ spipe_as() {
 spiped_as() {
 	local socket=client$RANDOM.sock
 	background spiped -e -F -s "$PWD/$socket" -t "127.0.0.1:$port" -k "$1" 2>>spiped.err
-	eventually 5 test -S "$socket"
+	eventually 5 listening "$PWD/$socket"
 	echo "hello" | timeout 10 nc -N -U "$socket"
 }
 

@@ -243,7 +243,7 @@ get() {
 		"start_$server"
 		listen dec "$DEC" -k ../key -- nc -N -U "$PWD/backend.sock"
 		background spiped -d -F -s "$PWD/spiped.sock" -t "$PWD/backend.sock" -k ../key 2>spiped.err
-		eventually 5 test -S spiped.sock
+		eventually 5 listening '[^ ]*spiped.sock'
 		dec=$port
 		for version in 1 2; do
 			for start in "nc -N 127.0.0.1 $dec" "nc -N -U $PWD/spiped.sock"; do
