@@ -221,7 +221,7 @@ listening() {
 @test "README.md: Redis behind socat, reached in each of the ways shown" {
 	random 32 redis.key
 	background redis-server --port 0 --unixsocket "$PWD/redis.sock" --save '' >redis.out 2>redis.err
-	eventually 10 listening '[^ ]*redis.sock'
+	eventually 10 test -S redis.sock
 	far=$(free_port)
 	run -0 typed 'spipe-dec -k redis.key nc -N -U' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
 	background bash -c "exec $output" 2>server.err
@@ -229,7 +229,7 @@ listening() {
 
 	run -0 typed 'socat UNIX-LISTEN:/run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
 	background bash -c "exec $output" 2>client.err
-	eventually 10 listening '[^ ]*far.sock'
+	eventually 10 test -S far.sock
 	[ "$(redis-cli -s far.sock set note value)" = OK ]
 
 	for start in 'spipe-enc -k redis.key nc -N server' 'spipe-enc -k redis.key socat' 'tcpclient'; do
