@@ -13,6 +13,7 @@ systemd_prepare() {
 	# bats 1.8 cannot skip in setup_file: setup does, for each test
 	[ -x "$BUILD/spipe-generator" ] || export CANNOT='built without systemd'
 	[ "$(id -u)" -eq 0 ] || export CANNOT='needs root'
+	[ -e /sys/fs/cgroup/cgroup.procs ] || [ -d /sys/fs/cgroup/systemd ] || export CANNOT='needs control groups'
 	for program in systemd-nspawn nsenter unshare ip; do
 		command -v "$program" >/dev/null || export CANNOT="needs $program"
 	done
