@@ -23,6 +23,10 @@ load lib
 	"$TESTS/relay.py" case near-nonblock-pipes
 }
 
+@test "near side: pty master" {
+	"$TESTS/relay.py" case near-pty-master
+}
+
 @test "near side: pty" {
 	"$TESTS/relay.py" case near-pty
 }

@@ -123,3 +123,11 @@ load lib
 @test "command outlives its ends" {
 	"$TESTS/relay.py" case command-outlives-its-ends
 }
+
+@test "every signal is a break" {
+	"$TESTS/relay.py" case every-signal-is-a-break
+}
+
+@test "nobody left to read" {
+	"$TESTS/relay.py" case nobody-left-to-read
+}

@@ -529,6 +529,47 @@ def with_command(command, options=()):
 
 
 @case
+def every_signal_is_a_break():
+    """Whatever signal ends us, the command is killed before its input ends: it never finishes its work."""
+    for number in signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR2, signal.SIGXCPU:
+        app, enc, dec = with_command(["sh", "-c", "head -c 1; cat >/dev/null; touch finished"])
+        app.sendall(b"x")
+        expect("echo", get(app, 1), b"x")
+        dec.send_signal(number)
+        finish(dec, -number)
+        finish(enc, 74, 76)
+        if os.path.exists("finished"):
+            raise Wrong("signal %d showed the command a clean end" % number)
+        app.close()
+
+
+@case
+def nobody_left_to_read():
+    """A command says much and exits, the client is slow and still talks: where less arrives we do not end well."""
+    size = 300000
+    wire, theirs = tcp_pair()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.settimeout(LIMIT * SLOW)
+    dec = spawn("dec", theirs, command=["head", "-c", str(size), "/dev/zero"])
+    theirs.close()
+    client = Peer(wire, True, SHARED)
+    client.shake()
+    start, talked, got = time.monotonic(), False, 0
+    try:
+        while got < size:
+            got += len(client.take_packet())
+            if time.monotonic() - start > 2.6 and not talked:
+                wire.sendall(client.out.seal(b"still here"))
+                talked = True
+            time.sleep(0 if talked else 0.02)
+    except ConnectionResetError:
+        finish(dec, 74, seconds=5)
+        return
+    wire.close()
+    finish(dec, 0, 74, seconds=5)
+
+
+@case
 def command_fails_at_the_end():
     """A command's failure is reported, after everything it said was delivered."""
     for script, words in (
@@ -756,6 +797,29 @@ def near_nonblock_pipes():
                 raise Wrong("O_NONBLOCK was changed")
             os.close(fd)
         os.close(out_read)
+
+
+@case
+def near_pty_master():
+    """The near side as a terminal's master: what we write comes out of its slave."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    dec = spawn("dec", dec_wire, far)
+    enc = spawn("enc", master, enc_wire)
+    for sock in enc_wire, dec_wire, far:
+        sock.close()
+    service.sendall(b"answer")
+    got = b""
+    while len(got) < 6:
+        if not select.select([slave], [], [], LIMIT * SLOW)[0]:
+            raise Wrong("the slave got %r" % got)
+        got += os.read(slave, 6 - len(got))
+    expect("answer", got, b"answer")
+    for process in enc, dec:
+        process.kill()
+        process.wait()
 
 
 @case
