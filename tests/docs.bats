@@ -145,6 +145,7 @@ same() {
 	grep '/$' map >folders || true
 	while read -r file; do
 		[ -e "$ROOT/$file" ] || continue # removed, and not committed yet
+		[[ $file != *__pycache__* ]] || continue
 		# A folder's line stands for what is in it.
 		while read -r folder; do
 			[[ $file != "$folder"* ]] || continue 2
