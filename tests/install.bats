@@ -35,7 +35,7 @@ installed() {
 		/opt/pipe/share/man/man8/spipe-generator.8
 	END
 	# no placeholder is left, and what the files name is there
-	run ! grep -rE '@[A-Z]+@' root
+	run ! grep -rIE '@[A-Z]+@' root
 	grep -rhoE '/opt/pipe/bin/[a-z-]+' root/opt/pipe/lib/systemd/system root/opt/pipe/share/doc | sort -u >programs
 	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc | diff programs -
 	dir=$(sed -n 's/^RootDirectory=//p' root/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf)
