@@ -4,8 +4,8 @@
 load lib
 
 @test "every case of relay.py is run" {
-	diff <("$TESTS/relay.py" list) <(sed -n 's/.*relay.py" case //p' "$TESTS/relay.bats" "$TESTS/near.bats" |
-		grep -v '"')
+	diff <("$TESTS/relay.py" list | sort) \
+		<(sed -n 's/.*relay.py" case \([a-zA-Z-]*\)$/\1/p' "$TESTS/relay.bats" "$TESTS/near.bats" | sort)
 }
 
 @test "half close app first" {
