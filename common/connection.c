@@ -18,7 +18,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	struct options *options = &c->options;
 
 	memset(c, 0, sizeof(*c));
-	c->near.in = c->near.out = c->far.in = c->far.out = -1;
+	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
 	secret_harden();
 	near_find(&c->near_found);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
