@@ -57,6 +57,30 @@ fails() {
 	fails 64 "$ENC" . -k key --key other touch ran
 }
 
+@test "what is said names the option as it was typed; abbreviations are none" {
+	local program word
+	for program in "$ENC" "$DEC"; do
+		fails 64 "$program" 'option --no-pfs takes no value' -k key --no-pfs=1 touch ran
+		fails 64 "$program" 'option --verbose takes no value' -k key --verbose=1 touch ran
+		fails 64 "$program" 'option --help takes no value' --help=1
+		fails 64 "$program" 'option --nonsense is unknown' -k key --nonsense=1 touch ran
+		fails 64 "$program" 'option -Z is unknown' -k key -fZ touch ran
+		fails 64 "$program" 'option -o needs a value' -fo
+		fails 64 "$program" 'option --timeout needs a value' --timeout
+		fails 64 "$program" 'option -f is given twice' -k key -ff touch ran
+		fails 64 "$program" 'option -o is given twice' -k key --timeout 3 -o3 touch ran
+		fails 64 "$program" 'option --timeout is given twice' -k key -o 3 --timeout=3 touch ran
+		fails 64 "$program" 'option -i takes a number' -k key -i0 touch ran
+		for word in --req --require-pf --no-pf --no --time=3 --verb --he --vers; do
+			fails 64 "$program" "option ${word%=*} is unknown" -k key $word touch ran
+		done
+		fails 64 "$program" 'option --time is unknown' -k key --time 3 touch ran
+	done
+	fails 64 "$ENC" 'option -k is given twice' -k key -k key touch ran
+	fails 64 "$ENC" 'option -K is unknown' -K . touch ran
+	fails 64 "$ENC" 'option --key-dir is unknown' --key-dir=. touch ran
+}
+
 @test "values that are no number of seconds over 0: 64" {
 	local program option value
 	for program in "$ENC" "$DEC"; do
