@@ -103,8 +103,8 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
 	struct cmsghdr *passed;
 	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int fd = -1;
+	socklen_t size = sizeof(address), type_size = sizeof(int);
+	int fd = -1, type;
 
 	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
 		if (signal_stop)
@@ -123,9 +123,10 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	command->socket = -1;
 	if (command_finish(command, deadline, outcome) != 0)
 		return -1;
-	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0)
+	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
-		    "socket: -p needs one that does, as nc -F", command->name);
+		    "stream socket: -p needs one that does, as nc -F", command->name);
 	return fd;
 }
 
