@@ -44,7 +44,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	c->secrets->handshake.pfs = !options->no_pfs;
 	c->secrets->handshake.require_pfs = options->require_pfs;
 	return keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
-	    role == ROLE_DEC, &c->report, &c->outcome);
+	    role == ROLE_DEC, c->deadline, &c->report, &c->outcome);
 }
 
 int connection_prepare_far(struct connection *c)

@@ -181,6 +181,29 @@ fails() {
 	done
 }
 
+@test "a key from a FIFO: however it comes, but not for ever" {
+	listen dec "$DEC" -k key -- cat
+	[ "$(printf hello | "$ENC" -k <(head -c 7 key; sleep 0.3; tail -c +8 key) nc -N 127.0.0.1 "$port")" = hello ]
+	statuses dec 5 0
+	mkfifo fifo
+	exec 5<>fifo # a writer that says nothing
+	local program
+	for program in "$ENC" "$DEC"; do
+		fails 75 "$program" 'key fifo: .*in time' -o 0.3 -k fifo touch ran
+		"$program" -o 60 -k fifo touch ran </dev/null 2>program.err &
+		sleep 0.3
+		kill "$!"
+		ended 2 "$!"
+		[ "$status" -eq 143 ]
+		one_line program.err "${program##*/}" 'key fifo: ended by signal 15'
+		# the start of a key, and no more
+		printf 'not even half of it' >&5
+		fails 75 "$program" 'key fifo: .*in time' -o 0.3 -k fifo touch ran
+	done
+	exec 5>&-
+	fails 78 "$ENC" 'key fifo: is empty' -k fifo touch ran
+}
+
 @test "a key that we may not read: 78" {
 	chmod 000 other
 	local drop=()
