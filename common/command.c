@@ -103,15 +103,12 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
 	struct cmsghdr *passed;
 	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int fd = -1;
+	socklen_t size = sizeof(address), type_size = sizeof(int);
+	int fd = -1, type;
 
 	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
-		if (signal_stop) {
-			outcome->signal = signal_stop;
-			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was "
-			    "connecting", outcome->signal, command->name);
-		}
+		if (signal_stop)
+			return fail_signal(outcome, signal_stop, " while the command was connecting");
 		if (errno != EAGAIN && errno != EINTR)
 			break;
 		if (wait_poll(&ready, 1, deadline) == 0)
@@ -126,10 +123,22 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	command->socket = -1;
 	if (command_finish(command, deadline, outcome) != 0)
 		return -1;
-	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0)
+	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
-		    "socket: -p needs one that does, as nc -F", command->name);
+		    "stream socket: -p needs one that does, as nc -F", command->name);
 	return fd;
+}
+
+/* Kill what is left of the command's group. Returns the command's status as wait(2) gives it. */
+static int reap(struct command *command)
+{
+	int status = 0;
+
+	kill(-command->pid, SIGKILL);
+	waitpid(command->pid, &status, 0);
+	command->pid = 0;
+	return status;
 }
 
 /* The command has ended with `status` as wait(2) gives it. */
@@ -171,25 +180,18 @@ bool command_failed(struct command *command, struct outcome *outcome)
 
 int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
 {
-	int status = 0;
 	siginfo_t info;
 
 	if (command->pid == 0)
 		return 0;
 	if (!await_end(command, deadline, &info)) {
 		command_kill(command);
-		if (signal_stop) {
-			outcome->signal = signal_stop;
-			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was ending",
-			    outcome->signal, command->name);
-		}
+		if (signal_stop)
+			return fail_signal(outcome, signal_stop, " while the command was ending");
 		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
 		    command->name);
 	}
-	kill(-command->pid, SIGKILL);
-	waitpid(command->pid, &status, 0);
-	command->pid = 0;
-	return judge(command, status, outcome);
+	return judge(command, reap(command), outcome);
 }
 
 void command_kill(struct command *command)
@@ -198,7 +200,5 @@ void command_kill(struct command *command)
 		return;
 	/* Stopped first, so that none of them runs on to see another's end as its end of input. */
 	kill(-command->pid, SIGSTOP);
-	kill(-command->pid, SIGKILL);
-	waitpid(command->pid, NULL, 0);
-	command->pid = 0;
+	reap(command);
 }

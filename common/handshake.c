@@ -75,11 +75,8 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 /* The outcome of an exchange that failed with errno. */
 static int lost(const struct handshake *h, const char *peer, struct outcome *outcome)
 {
-	if (errno == EINTR && signal_stop) {
-		outcome->signal = signal_stop;
-		return fail(outcome, EX_TEMPFAIL, "ended by signal %d during the handshake",
-		    outcome->signal);
-	}
+	if (errno == EINTR && signal_stop)
+		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
 		return fail(outcome, EX_TEMPFAIL, "the handshake did not finish in time: no "
 		    "(full) answer from the %s", peer);
