@@ -129,6 +129,13 @@ is_field() {
 	[[ $output != *spipe* ]]
 }
 
+@test "systemd: how long a start may take is for the filter to say (-o, timeout=)" {
+	local name
+	for name in dec enc mail-in; do
+		[ "$(inside systemctl show -P TimeoutStartUSec "spipe-$name@1.service")" = infinity ]
+	done
+}
+
 # exposure NAME: systemd's figure times ten.
 exposure() {
 	inside systemd-analyze security --no-pager "spipe-$1@1.service" |

@@ -662,8 +662,7 @@ static void put_service(FILE *unit, const struct tunnel *tunnel)
 	const char *colon;
 
 	put_header(unit, tunnel);
-	fprintf(unit, "\n[Service]\nType=notify\nTimeoutStartSec=%lus\n",
-	    strtoul(tunnel->timeout != NULL ? tunnel->timeout : DEFAULT_TIMEOUT, NULL, 10) + 10);
+	fprintf(unit, "\n[Service]\nType=notify\n");
 	put_keys(unit, tunnel);
 	put_program(unit, tunnel);
 	if (tunnel->runas != NULL) {
