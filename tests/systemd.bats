@@ -304,6 +304,18 @@ exposure() {
 	[ "$(field front SPIPE_ROLE)" = enc ]
 }
 
+@test "systemd: a record belongs to its unit also when the journal reads it late" {
+	local journald
+	journald=$(inside pgrep -ox systemd-journal)
+	echo_server 127.0.0.1:9000
+	inside kill -STOP "$journald"
+	run ask 8100 mail "so quiet"
+	inside kill -CONT "$journald"
+	[ "$output" = "SO QUIET" ]
+	eventually 5 gone mail-in
+	[ "$(journal 'spipe-mail-in@*' SPIPE_BYTES_IN=8 | wc -l)" -eq 1 ]
+}
+
 @test "systemd: activating until the peer has proved itself, then a status that a person can read" {
 	local unit
 	echo_server 127.0.0.1:9000
