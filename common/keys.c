@@ -70,6 +70,21 @@ char *const *keyring_command(const struct keyring *ring, size_t key, char *const
 	return rules != NULL && rules->command[0] != NULL ? rules->command : usual;
 }
 
+/*
+ * Warn where others than the owner may write to a file or directory, and so let themselves in, or
+ * may read a key.
+ */
+static void check_mode(const char *what, const char *path, mode_t mode, struct report *report)
+{
+	bool key = strcmp(what, "key") == 0, writable = (mode & (S_IWGRP | S_IWOTH)) != 0;
+	mode_t others = writable ? S_IWOTH : S_IROTH;
+
+	if (writable || (key && (mode & (S_IRGRP | S_IROTH)) != 0))
+		report_warn(report, "%s %s: %s by %s, chmod %s it", what, path,
+		    writable ? "writable" : "readable",
+		    (mode & others) != 0 ? "everyone" : "its group", key ? "600" : "go-w");
+}
+
 /* Open a key file and say what is wrong with it, if anything. */
 static int open_key(int dir, const char *path, struct stat *st, const char **problem)
 {
@@ -132,7 +147,8 @@ static const char *hash_file(int fd, const struct stat *st, uint8_t *buffer, siz
 }
 
 /* Read PATH.conf. Returns 0, with *rules NULL where there is none, or -1 with `problem` set. */
-static int load_rules(int dir, const char *path, struct rules **rules, char *problem, size_t size)
+static int load_rules(int dir, const char *path, struct rules **rules, bool credential,
+    struct report *report, char *problem, size_t size)
 {
 	char conf[PATH_MAX];
 	const char *what;
@@ -155,6 +171,8 @@ static int load_rules(int dir, const char *path, struct rules **rules, char *pro
 	else if (rules_parse(*rules, &line, &what) != 0)
 		snprintf(problem, size, "its rules, %s line %d: %s", conf, line, what);
 	else {
+		if (!credential && fstat(fd, &st) == 0)
+			check_mode("rules", conf, st.st_mode, report);
 		close(fd);
 		return 0;
 	}
@@ -165,7 +183,10 @@ static int load_rules(int dir, const char *path, struct rules **rules, char *pro
 	return -1;
 }
 
-/* Load one key as the ring's next. Returns 0, or -1 with `problem` set and the ring unchanged. */
+/*
+ * Load one key as the ring's next, from `dir` or, where that is AT_FDCWD, as given by its name.
+ * Returns 0, or -1 with `problem` set and the ring unchanged.
+ */
 static int load_key(struct keyring *ring, int dir, const char *path, const char *name,
     bool with_rules, bool credential, struct report *report, char *problem, size_t size)
 {
@@ -180,17 +201,22 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 			what = "a control character in its name";
 	fd = what == NULL ? open_key(dir, path, &st, &what) : -1;
 	if (fd != -1) {
-		what = hash_file(fd, &st, ring->buffer, KEY_BUFFER, ring->secret[ring->count]);
+		/* In a directory nobody has said that this one is a key. */
+		if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
+			what = "open to everyone, and so no secret; if it is a key, chmod 600 it";
+		else
+			what = hash_file(fd, &st, ring->buffer, KEY_BUFFER,
+			    ring->secret[ring->count]);
 		close(fd);
 	}
 	if (what != NULL) {
 		snprintf(problem, size, "%s", what);
 		return -1;
 	}
-	if (!credential && S_ISREG(st.st_mode) && (st.st_mode & (S_IRGRP | S_IROTH)) != 0)
-		report_warn(report, "key %s: readable by %s, chmod 600 it", path,
-		    (st.st_mode & S_IROTH) != 0 ? "everyone" : "its group");
-	if (with_rules && load_rules(dir, path, &key->rules, problem, size) != 0)
+	if (!credential && S_ISREG(st.st_mode))
+		check_mode("key", path, st.st_mode, report);
+	if (with_rules &&
+	    load_rules(dir, path, &key->rules, credential, report, problem, size) != 0)
 		return -1;
 	key->name = name;
 	ring->count++;
@@ -244,6 +270,7 @@ static void load_directory(struct keyring *ring, int dir, struct dirent **entrie
 	for (int i = 0; i < count; i++) {
 		name = entries[i]->d_name;
 		if (strncmp(name, prefix, strlen(prefix)) != 0 || name[strlen(prefix)] == '.' ||
+		    strncmp(name + strlen(prefix), "README", strlen("README")) == 0 ||
 		    !is_regular(dir, entries[i]))
 			continue;
 		if (ends_with(name, ".conf")) {
@@ -262,6 +289,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	const char *credentials = getenv("CREDENTIALS_DIRECTORY"), *path;
 	char problem[PATH_MAX + 128], prefix[NAME_MAX + 2] = "", found[PATH_MAX];
 	struct dirent **entries = NULL;
+	struct stat st;
 	int dir_fd = -1, entry_count = 0;
 	bool credential;
 
@@ -274,6 +302,8 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (dir_fd == -1 || (entry_count = scandir(path, &entries, matters, alphasort)) == -1)
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
+		if (prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
+			check_mode("key directory", path, st.st_mode, report);
 	}
 	ring->room = count + (size_t)entry_count;
 	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
@@ -301,6 +331,14 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	close(dir_fd);
 	return ring->count > 0 ? 0 :
 	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
+}
+
+void keyring_warn_twins(const struct keyring *ring, size_t key, struct report *report)
+{
+	for (size_t i = 0; i < ring->count; i++)
+		if (i != key && equal_secret(ring->secret[i], ring->secret[key], KEY_SIZE))
+			report_warn(report, "key %s is the same as key %s: its holder goes by that name",
+			    ring->key[i].name, ring->key[key].name);
 }
 
 void keyring_wipe(struct keyring *ring)
