@@ -234,7 +234,7 @@ exposure() {
 	ask 8104 mail "" >environment
 	grep -x SPIPE_KEY=mail.key environment
 	grep -x SPIPE_PEER_ADDR=127.0.0.1 environment
-	run ! grep -E '^(LISTEN_|NOTIFY_SOCKET)' environment
+	run ! grep -E '^(LISTEN_|NOTIFY_SOCKET|CREDENTIALS_DIRECTORY)' environment
 	# exec: sees the machine's files
 	ask 8109 mail "" | grep -x hosts
 }
