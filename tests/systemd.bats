@@ -118,7 +118,7 @@ is_field() {
 	inside journalctl --sync
 	inside journalctl -q --no-pager | grep -aq 'spipe-generator failed with exit status 1'
 	run inside sh -c 'mkdir /tmp/g && /usr/local/lib/systemd/system-generators/spipe-generator /tmp/g'
-	[ "$output" = 'spipe-generator: /etc/spipetab:5: TARGET: the port is a number from 1 to 65535' ]
+	[ "$output" = 'spipe-generator: /etc/spipetab:5: TARGET: not address:port, a port, /path or vsock:CID:port' ]
 }
 
 @test "systemd: verify has nothing to say" {
