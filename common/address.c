@@ -47,6 +47,8 @@ static void from_socket(struct address *address, const struct sockaddr_storage *
 		break;
 	case AF_UNIX:
 		length = size - offsetof(struct sockaddr_un, sun_path);
+		memcpy(address->path, un->sun_path,
+		    length < sizeof(address->path) ? length : sizeof(address->path));
 		for (size_t i = 0; i < length && i < sizeof(address->text) - 1; i++) {
 			char c = un->sun_path[i];
 			if (c == '\0' && i > 0)

@@ -39,6 +39,7 @@ static void launcher(int far, int go, int failure, char *const *argv, const stru
 		_exit(0);
 	setenv("SPIPE_KEY", ring->key[key].name, 1);
 	unsetenv("NOTIFY_SOCKET");
+	unsetenv("CREDENTIALS_DIRECTORY");
 	signals_release();
 	secret_unharden();
 	execvp(argv[0], argv);

@@ -132,6 +132,7 @@ int connection_check_rules(struct connection *c)
 	bool pfs = dh_classify(c->secrets->handshake.theirs) == DH_SOUND;
 
 	c->report.key = c->ring.key[c->key].name;
+	keyring_warn_twins(&c->ring, c->key, &c->report);
 	if (rules == NULL)
 		return 0;
 	return rules_check(rules, &c->peer.remote, pfs, time(NULL), &c->outcome);

@@ -69,6 +69,18 @@ char *const *keyring_command(const struct keyring *ring, size_t key, char *const
 	return rules != NULL && rules->command[0] != NULL ? rules->command : usual;
 }
 
+/* Warn of a mode that lets others read a secret, or write and so let themselves in. */
+static void check_mode(const char *what, const char *path, mode_t mode, mode_t forbidden,
+    const char *remedy, struct report *report)
+{
+	bool writable = (mode & forbidden & (S_IWGRP | S_IWOTH)) != 0;
+
+	if ((mode & forbidden) != 0)
+		report_warn(report, "%s %s: %s by %s, %s it", what, path,
+		    writable ? "writable" : "readable",
+		    (mode & (writable ? S_IWOTH : S_IROTH)) != 0 ? "everyone" : "its group", remedy);
+}
+
 /* What a key file is read with, in secret memory. */
 struct scratch {
 	SHA256_CTX state;
@@ -125,7 +137,8 @@ static int hash_file(const struct loader *loader, int fd, off_t size,
 }
 
 /* Read PATH.conf. *rules is NULL where there is none. */
-static int load_rules(int dir, const char *path, struct rules **rules, struct outcome *problem)
+static int load_rules(const struct loader *loader, int dir, const char *path, bool credential,
+    struct rules **rules, struct outcome *problem)
 {
 	char conf[PATH_MAX];
 	const char *what;
@@ -146,12 +159,18 @@ static int load_rules(int dir, const char *path, struct rules **rules, struct ou
 		fail(problem, EX_CONFIG, "its rules, %s: too long, or no text", conf);
 	else if (rules_parse(*rules, &line, &what) != 0)
 		fail(problem, EX_CONFIG, "its rules, %s line %d: %s", conf, line, what);
+	else if (!credential && fstat(fd, &st) == 0)
+		check_mode("rules", conf, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
+		    loader->report);
 	if (fd != -1)
 		close(fd);
 	return problem->status == 0 ? 0 : -1;
 }
 
-/* Load one key as the ring's next. Returns 0, or -1 with the problem set and the ring unchanged. */
+/*
+ * Load one key as the ring's next, from directory `dir` or, where that is AT_FDCWD, as named by the
+ * user. Returns 0, or -1 with the problem set and the ring unchanged.
+ */
 static int load_key(const struct loader *loader, int dir, const char *path, const char *name,
     bool credential, struct outcome *problem)
 {
@@ -170,6 +189,10 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 		fail(problem, EX_CONFIG, "%s", strerror(errno));
 	else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
 		fail(problem, EX_CONFIG, S_ISDIR(st.st_mode) ? "is a directory" : "is not a file");
+	else if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
+		/* Nobody has said that this one is a key. */
+		fail(problem, EX_CONFIG, "open to everyone, and so no secret; if it is a key, chmod "
+		    "600 it");
 	else
 		hash_file(loader, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
 		    ring->secret[ring->count], problem);
@@ -177,10 +200,11 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 		close(fd);
 	if (problem->status != 0)
 		return -1;
-	if (!credential && S_ISREG(st.st_mode) && (st.st_mode & (S_IRGRP | S_IROTH)) != 0)
-		report_warn(loader->report, "key %s: readable by %s, chmod 600 it", path,
-		    (st.st_mode & S_IROTH) != 0 ? "everyone" : "its group");
-	if (loader->with_rules && load_rules(dir, path, &key->rules, problem) != 0) {
+	if (!credential && S_ISREG(st.st_mode))
+		check_mode("key", path, st.st_mode, S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH,
+		    "chmod 600", loader->report);
+	if (loader->with_rules &&
+	    load_rules(loader, dir, path, credential, &key->rules, problem) != 0) {
 		free(key->rules);
 		return -1;
 	}
@@ -235,6 +259,7 @@ static void load_directory(const struct loader *loader, int dir, struct dirent *
 		struct outcome problem = { 0 };
 
 		if (strncmp(file, prefix, length) != 0 || file[length] == '.' ||
+		    strncmp(file + length, "README", strlen("README")) == 0 ||
 		    !is_regular(dir, entries[i]))
 			continue;
 		if (ends_with(file, ".conf"))
@@ -269,6 +294,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	char prefix[NAME_MAX + 2] = "";
 	int dir_fd = -1, entry_count = 0;
 	struct loader loader = { ring, with_rules, deadline, report };
+	struct stat st;
 
 	if (dir != NULL && credentials != NULL && strchr(dir, '/') == NULL) {
 		snprintf(prefix, sizeof(prefix), "%s_", dir);
@@ -279,6 +305,9 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 		if (dir_fd == -1 ||
 		    (entry_count = scandir(path, &ring->entries, matters, alphasort)) == -1)
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
+		if (prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
+			check_mode("key directory", path, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
+			    report);
 	}
 	ring->room = count + (size_t)entry_count;
 	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
@@ -296,6 +325,14 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	close(dir_fd);
 	return ring->count > 0 ? 0 :
 	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
+}
+
+void keyring_warn_twins(const struct keyring *ring, size_t key, struct report *report)
+{
+	for (size_t i = 0; i < ring->count; i++)
+		if (i != key && equal_secret(ring->secret[i], ring->secret[key], KEY_SIZE))
+			report_warn(report, "key %s is the same as key %s: its holder goes by that name",
+			    ring->key[i].name, ring->key[key].name);
 }
 
 void keyring_wipe(struct keyring *ring)

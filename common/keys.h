@@ -57,6 +57,12 @@ int keyring_load(struct keyring *, const char *const *files, size_t count, const
 /* The command for the holder of a key: its own by its rules, else `usual`, which may be NULL. */
 char *const *keyring_command(const struct keyring *, size_t key, char *const *usual);
 
+/*
+ * Warn of every other key with the same bytes as the peer's: deleting one file revokes nothing. At
+ * this point it costs next to nothing; comparing a thousand keys with each other would not.
+ */
+void keyring_warn_twins(const struct keyring *, size_t key, struct report *);
+
 /* Wipe the hashes, once the peer's key is known. Names and rules stay. */
 void keyring_wipe(struct keyring *);
 

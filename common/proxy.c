@@ -42,7 +42,7 @@ static size_t version_2(uint8_t *header, const struct peer *peer, const char *ke
 		size_t size;
 	} known[] = { { AF_INET, 0x11, 4 }, { AF_INET6, 0x21, 16 }, { AF_UNIX, 0x31, 0 } };
 	const struct address *remote = &peer->remote, *local = &peer->local;
-	uint8_t *next = put(header, "\r\n\r\n\0\r\nQUIT\n", 12), *length, path[UNIX_PATH_SIZE];
+	uint8_t *next = put(header, "\r\n\r\n\0\r\nQUIT\n", 12), *length;
 	size_t i = 0, name;
 
 	while (i < 3 && (known[i].family != remote->family || known[i].family != local->family))
@@ -57,12 +57,8 @@ static size_t version_2(uint8_t *header, const struct peer *peer, const char *ke
 		next = put_number(next, remote->port);
 		next = put_number(next, local->port);
 	} else if (i == 2) {
-		memset(path, 0, sizeof(path));
-		memcpy(path, remote->text, strlen(remote->text));
-		next = put(next, path, sizeof(path));
-		memset(path, 0, sizeof(path));
-		memcpy(path, local->text, strlen(local->text));
-		next = put(next, path, sizeof(path));
+		next = put(next, remote->path, sizeof(remote->path));
+		next = put(next, local->path, sizeof(local->path));
 	}
 	if (key != NULL) {
 		name = strnlen(key, NAME_MOST);

@@ -1,10 +1,12 @@
 #include "report.h"
 
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -100,6 +102,18 @@ static void to_journal(struct report *report, int priority, const char *message,
 	    report->program, report->role, fields);
 
 	send(report->journal, entry, (size_t)size, MSG_NOSIGNAL);
+}
+
+/*
+ * The journal asks the kernel which unit an entry's sender is of when it reads the entry: one that
+ * has gone by then has none, and `journalctl -u` would not show it. So stay, for a second at most.
+ */
+static void await_journal(const struct report *report)
+{
+	int unread = 0;
+
+	for (int i = 0; i < 200 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0; i++)
+		wait_poll(NULL, 0, time_now() + SECOND / 200);
 }
 
 /* One line, one write: whole lines even where several processes share stderr. */
@@ -217,4 +231,6 @@ void report_end(struct report *report, const struct outcome *outcome)
 	    report->key, (unsigned long long)report->bytes_in,
 	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
 	say(report, report->record, priority, text, fields);
+	if (report->record == TO_JOURNAL)
+		await_journal(report);
 }

@@ -41,6 +41,7 @@ through() {
 
 @test "its environment: who the peer is, and nothing that is meant for us or secret" {
 	export LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=connection NOTIFY_SOCKET=/nowhere KEPT='as it was'
+	export CREDENTIALS_DIRECTORY=$PWD
 	head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >key
 	through env
 	grep -qx 'KEPT=as it was' out
@@ -49,7 +50,7 @@ through() {
 	grep -qE '^SPIPE_PEER_PORT=[1-9][0-9]*$' out
 	grep -qx 'SPIPE_LOCAL_ADDR=127.0.0.1' out
 	grep -qx "SPIPE_LOCAL_PORT=$port" out
-	not grep -qE '^(LISTEN_|NOTIFY_SOCKET)' out
+	not grep -qE '^(LISTEN_|NOTIFY_SOCKET|CREDENTIALS_DIRECTORY)' out
 	not grep -qF "$(cat key)" out
 	not grep -qF "$(sha256sum <key | cut -d ' ' -f 1)" out
 }

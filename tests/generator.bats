@@ -48,7 +48,7 @@ lacks() {
 # wrong MESSAGE LINE: the line, between two good ones, makes no unit and is reported with its number
 # and MESSAGE (a regex); the others are not hurt.
 wrong() {
-	generate 'before dec 1 2 k' "$2" 'after dec 3 4 k'
+	generate 'before dec 7001 2 k' "$2" 'after dec 7002 4 k'
 	if [ "$status" -ne 1 ] || [ "$(wc -l <err)" -ne 1 ] ||
 		! grep -qE "^spipe-generator: $PWD/tab:2: .*$1" err; then
 		printf 'status %s for: %s\n' "$status" "$2"
@@ -73,14 +73,15 @@ wrong() {
 	has out/spipe-mail-in.socket 'ListenStream=[::]:8025' Accept=yes MaxConnections=201 \
 		MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes \
 		Slice=spipe.slice "SourcePath=$PWD/tab"
-	has out/spipe-mail-in@.service Type=notify TimeoutStartSec=15s \
+	has out/spipe-mail-in@.service Type=notify \
 		LoadCredential=mail.key:/etc/spipe/mail.key \
 		LoadCredential=mail.key.conf:/etc/spipe/mail.key.conf 'SetCredential=mail.key.conf:#' \
 		IPAddressDeny=any IPAddressAllow=127.0.0.1 \
 		'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6'
-	grep -qE '^ExecStart=/.*/spipe-dec -p -g -o 5 -k mail.key -- nc[a-z.]* -F "127.0.0.1" 25$' \
+	grep -qE '^ExecStart=/.*/spipe-dec -p -g -k mail.key -- nc[a-z.]* -F "127.0.0.1" 25$' \
 		out/spipe-mail-in@.service
-	lacks out/spipe-mail-in@.service ^PrivateNetwork
+	# how long it may take to start: 10-hardening.conf
+	lacks out/spipe-mail-in@.service ^PrivateNetwork ^Timeout
 	[ -z "$(ls -A early)$(ls -A late)" ]
 }
 
@@ -91,7 +92,7 @@ wrong() {
 		SocketGroup=www-data RemoveOnStop=yes MaxConnections=200
 	lacks out/spipe-redis.socket Defer PerSource
 	lacks out/spipe-redis@.service ^IPAddress '\.conf'
-	grep -qE 'spipe-enc -p -o 5 -k redis.key -- nc[a-z.]* -F "db.example.net" 7379$' \
+	grep -qE 'spipe-enc -p -k redis.key -- nc[a-z.]* -F "db.example.net" 7379$' \
 		out/spipe-redis@.service
 	generate 'redis enc /run/redis-far.sock db.example.net:7379 redis.key'
 	has out/spipe-redis.socket SocketMode=0600
@@ -103,25 +104,25 @@ wrong() {
 	has out/spipe-x.socket ListenStream=8025
 	has out/spipe-x@.service PrivateNetwork=yes RestrictAddressFamilies=AF_UNIX IPAddressDeny=any \
 		BindReadOnlyPaths=-/run/app.sock:/run/target.sock LoadCredential=k:/root/k
-	grep -qE 'spipe-dec -o 5 -k k -- nc[a-z.]* -N -U /run/target.sock$' out/spipe-x@.service
+	grep -qE 'spipe-dec -k k -- nc[a-z.]* -N -U /run/target.sock$' out/spipe-x@.service
 }
 
 @test "every form of an address" {
-	generate 'a dec 192.0.2.1:1 [2001:db8::1]:2 k' 'b dec [192.0.2.1]:1 [127.0.0.1]:2 k' \
+	generate 'a dec 192.0.2.1:1 [2001:db8::1]:2 k' 'b dec [192.0.2.1]:2 [127.0.0.1]:2 k' \
 		'c dec [fe80::1%eth0]:1 [fe80::2%eth0.5]:2 k' 'd dec vsock:3:1 vsock:2:1234 k' \
-		'e dec vsock::1 2 k' 'f enc 1 www.example.net:2 k'
+		'e dec vsock::2 2 k' 'f enc 1 www.example.net:2 k'
 	[ "$status" -eq 0 ]
 	has out/spipe-a.socket ListenStream=192.0.2.1:1
 	has out/spipe-a@.service IPAddressAllow=2001:db8::1
 	grep -q -e '-F "2001:db8::1" 2$' out/spipe-a@.service
-	has out/spipe-b.socket ListenStream=192.0.2.1:1
+	has out/spipe-b.socket ListenStream=192.0.2.1:2
 	has out/spipe-c.socket 'ListenStream=[fe80::1%%eth0]:1'
 	has out/spipe-c@.service IPAddressAllow=fe80::2
 	grep -q -e '-F "fe80::2%%eth0.5" 2$' out/spipe-c@.service
 	has out/spipe-d.socket ListenStream=vsock:3:1
 	grep -q -e '-- socat -t 86400 STDIO VSOCK-CONNECT:2:1234$' out/spipe-d@.service
 	has out/spipe-d@.service 'RestrictAddressFamilies=AF_UNIX AF_VSOCK'
-	has out/spipe-e.socket ListenStream=vsock::1
+	has out/spipe-e.socket ListenStream=vsock::2
 	grep -q -e '-F "127.0.0.1" 2$' out/spipe-e@.service
 	# the plain side is this machine's own
 	has out/spipe-f.socket ListenStream=127.0.0.1:1
@@ -130,7 +131,7 @@ wrong() {
 @test "a command as the target: quotes around the field, no shell, nothing that systemd expands" {
 	generate 'x dec 1 "exec:/bin/prog  $HOME %n \x41 ; '"it's"' -o=a,b"	k	fdpass,network=no'
 	[ "$status" -eq 0 ]
-	grep -qF -e '/spipe-dec -p -o 5 -k k -- "/bin/prog" "$$HOME" "%%n" "\\x41" ";" "it'"'"'s" "-o=a,b"' \
+	grep -qF -e '/spipe-dec -p -k k -- "/bin/prog" "$$HOME" "%%n" "\\x41" ";" "it'"'"'s" "-o=a,b"' \
 		out/spipe-x@.service
 	has out/spipe-x@.service PrivateNetwork=yes
 	has out/spipe-x@.service.d/20-spipetab.conf RootDirectory= BindReadOnlyPaths=
@@ -141,14 +142,13 @@ wrong() {
 
 @test "every option of the programs has its word" {
 	generate 'a dec 1 2 k pfs=no,keepalive=no,timeout=2.5,idle=60,linger=0.5,proxy=1,sandbox=require' \
-		'b dec 1 2 new key=/x/old,key=older,encrypted' \
-		'c dec 1 2 clients/ runas=www-data:adm,supgroup=redis,nodefer,persource=7,noauto' \
-		'd dec 1 2 k allow=192.0.2.0/24,allow=2001:db8::/32,allow=127.0.0.1,bind=127.0.0.2' \
+		'b dec 2 2 new key=/x/old,key=older,encrypted' \
+		'c dec 3 2 clients/ runas=www-data:adm,supgroup=redis,nodefer,persource=7,noauto' \
+		'd dec 4 2 k allow=192.0.2.0/24,allow=2001:db8::/32,allow=127.0.0.1,bind=127.0.0.2' \
 		'e enc /run/e 2 k user=www-data,mode=600'
 	[ "$status" -eq 0 ]
 	grep -q -e '-p -f -j -o 2.5 -i 60 --linger=0.5 --proxy-protocol=1 --sandbox=require -k k --' \
 		out/spipe-a@.service
-	has out/spipe-a@.service TimeoutStartSec=12s
 	has out/spipe-b@.service LoadCredentialEncrypted=new:/etc/spipe/new \
 		LoadCredentialEncrypted=old:/x/old LoadCredentialEncrypted=older:/etc/spipe/older \
 		LoadCredential=old.conf:/x/old.conf 'SetCredential=old.conf:#'
@@ -252,8 +252,15 @@ wrong() {
 		wrong 'only where TARGET is exec:' "x dec 1 2 k $bad"
 	done
 	for bad in mode=1777 mode=8 mode=66 mode=06600 mode=rw user=a/b; do
-		wrong 'bad value' "x dec /a 2 k $bad"
+		wrong "option ${bad%%=*} wants " "x dec /a 2 k $bad"
 	done
+	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn=0'
+	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn'
+	wrong 'option pfs wants require\|no$' 'x dec 1 2 k pfs=yes'
+	wrong 'option timeout wants seconds, such as 60 or 2.5$' 'x dec 1 2 k timeout=5s'
+	wrong 'option runas wants USER or USER:GROUP$' 'x dec 1 2 k runas=a:'
+	wrong 'option allow wants ADDRESS or ADDRESS/BITS, numeric$' 'x dec 1 2 k allow=localhost'
+	wrong 'option mode wants an octal mode up to 0777$' 'x dec /a 2 k mode=rw'
 	wrong 'only where TARGET is a TCP' 'x dec 1 /a k bind=127.0.0.1'
 	wrong 'never defers' 'x enc 1 2 k nodefer'
 }
@@ -263,7 +270,7 @@ wrong() {
 	wrong 'byte 0x1b' $'x dec 1 2 k\e'
 	wrong 'byte 0xc3' 'x dec 1 2 ké'
 	wrong 'longer than' "x dec 1 2 k $(printf 'a%.0s' {1..5000})"
-	printf 'a dec 1 2 k\0\nb dec 1 2 k\nc dec 1 2 k' >tab
+	printf 'a dec 1 2 k\0\nb dec 2 2 k\nc dec 3 2 k' >tab
 	rm -rf out && mkdir out
 	status=0
 	SPIPETAB=tab "$GENERATOR" out 2>err || status=$?
@@ -280,6 +287,46 @@ wrong() {
 	[ -z "$(ls out)" ]
 }
 
+@test "two lines that listen at one place: the first has it" {
+	local first second
+	while read -r first second; do
+		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
+		[ "$status" -eq 1 ]
+		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 listens there already" ]
+		[ -e out/spipe-first.socket ]
+		[ ! -e out/spipe-second.socket ]
+		[ ! -e out/spipe-second@.service ]
+		[ -e out/spipe-third.socket ]
+	done <<-'EOF'
+		/run/a.sock /run/a.sock
+		192.0.2.1:1 [192.0.2.1]:1
+		8025 [::]:8025
+		[::]:8025 8025
+		8025 127.0.0.1:8025
+		192.0.2.1:8025 [::]:8025
+		0.0.0.0:8025 192.0.2.1:8025
+		8025 0.0.0.0:8025
+		[fe80::1%eth0]:1 [fe80::1%eth0]:1
+		vsock::1 vsock:3:1
+	EOF
+	while read -r first second; do
+		generate "first dec $first 2 k" "second enc $second 2 k"
+		[ "$status" -eq 0 ]
+		[ -e out/spipe-second.socket ]
+	done <<-'EOF'
+		/run/a.sock /run/b.sock
+		192.0.2.1:1 192.0.2.2:1
+		192.0.2.1:1 192.0.2.1:2
+		0.0.0.0:8025 [::1]:8025
+		[fe80::1%eth0]:1 [fe80::1%eth1]:1
+		1 vsock::1
+		vsock:3:1 vsock:2:1
+	EOF
+	# those that are started by hand may take turns
+	generate 'a dec 1 2 k' 'b dec 1 3 k noauto' 'c dec 1 4 k noauto'
+	[ "$status" -eq 0 ]
+}
+
 @test "nothing that stands in a field becomes a directive" {
 	local evil line
 	# The file as a whole may be hostile: only the lines that we know come out.
@@ -290,8 +337,8 @@ wrong() {
 			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
 			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
 			generate "$line"
-			if grep -rvhE '^(#.*|\[(Unit|Socket|Service)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Max[A-Za-z]*|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|TimeoutStartSec|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork)=.*|)$' out |
-				grep -vE '^ExecStart=/[^ ]*/spipe-dec( -[pokKNFU]| -o 5| [a-z=]+)* -- ("([^"\$%]|\\\\|\\"|\$\$|%%)*"| |nc[a-z.]*|-[FNU]|[a-z0-9=]+|/run/target.sock)+$'; then
+			if grep -rvhE '^(#.*|\[(Unit|Socket|Service)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Max[A-Za-z]*|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork)=.*|)$' out |
+				grep -vE '^ExecStart=/[^ ]*/spipe-dec( -[pokKNFU]| [a-z=]+)* -- ("([^"\$%]|\\\\|\\"|\$\$|%%)*"| |nc[a-z.]*|-[FNU]|[a-z0-9=]+|/run/target.sock)+$'; then
 				printf 'from: %s\n' "$line"
 				return 1
 			fi

@@ -177,6 +177,49 @@ judges_clients() {
 	grep -q 'z-short.*32' dec.err
 }
 
+@test "-K: what everyone may read or write is no key" {
+	new_keys k good read written README.md
+	chmod 640 k/good
+	chmod 604 k/read
+	chmod 602 k/written
+	local name says='open to everyone, and so no secret; if it is a key, chmod 600 it'
+	for name in read written README.md; do
+		run -77 --separate-stderr "$HOLDER" "k/$name" "$DEC" -K k -- cat
+		diff - <(head -n 3 <<<"$stderr") <<-EOF
+			spipe-dec: key good: readable by its group, chmod 600 it
+			spipe-dec: key read is skipped: $says
+			spipe-dec: key written is skipped: $says
+		EOF
+	done
+	run -0 "$HOLDER" k/good "$DEC" -K k -- cat
+	# named on the command line it is one, as with spiped
+	run -0 --separate-stderr "$HOLDER" k/read "$DEC" -k k/read -- cat
+	[[ $stderr == *'key k/read: readable by everyone, chmod 600 it'* ]]
+}
+
+@test "rules and key directories that others may write to are warned about" {
+	new_keys k good
+	echo require-pfs >k/good.conf
+	chmod 755 k
+	chmod 644 k/good.conf
+	run -0 --separate-stderr "$HOLDER" k/good "$DEC" -K k -- cat
+	[ -z "$stderr" ]
+	chmod 775 k
+	chmod 666 k/good.conf
+	run -0 --separate-stderr "$HOLDER" k/good "$DEC" -K k -- cat
+	diff - <(echo "$stderr") <<-'EOF'
+		spipe-dec: key directory k: writable by its group, chmod go-w it
+		spipe-dec: rules good.conf: writable by everyone, chmod go-w it
+	EOF
+	# as systemd has them, whatever that is
+	mkdir credentials
+	cp k/good credentials/k_good
+	cp k/good.conf credentials/k_good.conf
+	chmod 777 credentials credentials/*
+	CREDENTIALS_DIRECTORY=$PWD/credentials run -0 --separate-stderr "$HOLDER" k/good "$DEC" -K k -- cat
+	[ -z "$stderr" ]
+}
+
 @test "-K: an unreadable file is reported by name and skipped" {
 	new_keys k good bad
 	chmod 0 k/bad
@@ -229,14 +272,16 @@ judges_clients() {
 	run -64 "$DEC" -- cat </dev/null
 }
 
-@test "one secret under two names is no error" {
-	new_keys k first
+@test "one secret under two names is used, and warned about when its holder comes" {
+	new_keys k another first
 	cp k/first k/second
 	serve dec -K k
-	local answer
-	answer=$(spipe_as k/first)
-	[[ $answer == 'key first'* || $answer == 'key second'* ]]
+	is_known_as another "$(spipe_as k/another)"
 	statuses dec 5 0
+	[ ! -s dec.err ]
+	is_known_as second "$(spipe_as k/first)"
+	statuses dec 5 0 0
+	one_line dec.err spipe-dec 'key first is the same as key second: its holder goes by that name'
 }
 
 # stream NAME CLIENT...: connections without pause, until ./stop exists; each is a line of NAME.ok or NAME.bad.

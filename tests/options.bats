@@ -225,15 +225,23 @@ fails() {
 	done
 }
 
-@test "a key that others may read is warned about, and used" {
-	local mode
+@test "a key that others may read or write is warned about, and used" {
+	local mode says
 	listen dec "$DEC" -k key -- cat
-	for mode in 640 604 660 444; do
+	while read -r mode says; do
 		cp key loose
-		chmod $mode loose
+		chmod "$mode" loose
 		[ "$(printf hello | "$ENC" -k loose nc -N 127.0.0.1 "$port" 2>enc.err)" = hello ]
-		one_line enc.err spipe-enc 'loose'
-	done
+		[ "$(cat enc.err)" = "spipe-enc: key loose: $says, chmod 600 it" ]
+	done <<-'EOF'
+		640 readable by its group
+		604 readable by everyone
+		444 readable by everyone
+		660 writable by its group
+		664 writable by its group
+		602 writable by everyone
+		666 writable by everyone
+	EOF
 	for mode in 600 400 700; do
 		chmod $mode loose
 		[ "$(printf hello | "$ENC" -k loose nc -N 127.0.0.1 "$port" 2>enc.err)" = hello ]

@@ -297,6 +297,10 @@ get() {
 	"$TESTS/proxy.py" case dec-unix
 }
 
+@test "dec unix abstract" {
+	"$TESTS/proxy.py" case dec-unix-abstract
+}
+
 @test "dec unix nameless" {
 	"$TESTS/proxy.py" case dec-unix-nameless
 }
@@ -319,6 +323,10 @@ get() {
 
 @test "enc unix" {
 	"$TESTS/proxy.py" case enc-unix
+}
+
+@test "enc unix abstract" {
+	"$TESTS/proxy.py" case enc-unix-abstract
 }
 
 @test "enc unix nameless" {

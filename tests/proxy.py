@@ -79,6 +79,13 @@ def unix():
     return ours, theirs, ("UNIX", client, server, None, None)
 
 
+def unix_abstract():
+    """A name that begins with NUL, and is no path; odd bytes stay as they are."""
+    server, client = "\0proxy.py %d" % os.getpid(), "\0proxy.py %d\t client" % os.getpid()
+    ours, theirs = accepted(socket.AF_UNIX, server, client)
+    return ours, theirs, ("UNIX", client, server, None, None)
+
+
 def unix_nameless():
     """As most clients are."""
     server = os.path.abspath("near.sock")
@@ -94,7 +101,7 @@ def nothing():
     return ours, theirs, ("UNSPEC", None, None, None, None)
 
 
-NEAR = {f.__name__.replace("_", "-"): f for f in (tcp4, tcp6, mapped, unix, unix_nameless, nothing)}
+NEAR = {f.__name__.replace("_", "-"): f for f in (tcp4, tcp6, mapped, unix, unix_abstract, unix_nameless, nothing)}
 
 
 def run(role, near, options, environment=None, key=KEY):

@@ -85,8 +85,9 @@ def parse_1(data):
 
 
 def unix_path(block):
-    """One of AF_UNIX's 108 bytes: up to the first NUL, and nothing but NULs after it."""
-    path, _, padding = block.partition(b"\0")
+    """One of AF_UNIX's 108 bytes: up to the first NUL (an abstract name's second), and nothing but NULs after it."""
+    path, _, padding = block[1:].partition(b"\0")
+    path = (block[:1] + path).rstrip(b"\0")
     if padding.strip(b"\0"):
         raise Invalid("bytes after a path's NUL: %r" % block)
     return path.decode()

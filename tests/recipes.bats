@@ -201,7 +201,7 @@ offer() {
 	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Walls/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
 		grep -oE 'Cm [a-z]+' | cut -c 4- | sort -u >page
 	{
-		grep -oE '^\s*\{ ?"[a-z]+", [A-Z]' "$TESTS/../units/spipe-generator.c" | grep -oE '[a-z]+'
+		grep -oE '^\s*\[[A-Z]+\] = \{ "[a-z]+' "$TESTS/../units/spipe-generator.c" | grep -oE '[a-z]+$'
 		grep -oE 'strcmp\(word, "[a-z]+"' "$TESTS/../units/spipe-generator.c" | grep -oE '"[a-z]+' | tr -d '"'
 	} | sort -u >code
 	diff page code

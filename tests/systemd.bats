@@ -118,7 +118,7 @@ is_field() {
 	inside journalctl --sync
 	inside journalctl -q --no-pager | grep -aq 'spipe-generator failed with exit status 1'
 	run inside sh -c 'mkdir /tmp/g && /usr/local/lib/systemd/system-generators/spipe-generator /tmp/g'
-	[ "$output" = 'spipe-generator: /etc/spipetab:5: TARGET: the port is a number from 1 to 65535' ]
+	[ "$output" = 'spipe-generator: /etc/spipetab:5: TARGET: not address:port, a port, /path or vsock:CID:port' ]
 }
 
 @test "systemd: verify has nothing to say" {
@@ -127,6 +127,13 @@ is_field() {
 		spipe-front@1.service spipe-behind.socket spipe-behind@1.service spipe-show@1.service
 	echo "$output"
 	[[ $output != *spipe* ]]
+}
+
+@test "systemd: how long a start may take is for the filter to say (-o, timeout=)" {
+	local name
+	for name in dec enc mail-in; do
+		[ "$(inside systemctl show -P TimeoutStartUSec "spipe-$name@1.service")" = infinity ]
+	done
 }
 
 # exposure NAME: systemd's figure times ten.
@@ -227,7 +234,7 @@ exposure() {
 	ask 8104 mail "" >environment
 	grep -x SPIPE_KEY=mail.key environment
 	grep -x SPIPE_PEER_ADDR=127.0.0.1 environment
-	run ! grep -E '^(LISTEN_|NOTIFY_SOCKET)' environment
+	run ! grep -E '^(LISTEN_|NOTIFY_SOCKET|CREDENTIALS_DIRECTORY)' environment
 	# exec: sees the machine's files
 	ask 8109 mail "" | grep -x hosts
 }
@@ -295,6 +302,18 @@ exposure() {
 	"$NET" exchange in out "$ROOT/shared/front.sock" || true
 	eventually 5 gone front
 	[ "$(field front SPIPE_ROLE)" = enc ]
+}
+
+@test "systemd: a record belongs to its unit also when the journal reads it late" {
+	local journald
+	journald=$(inside pgrep -ox systemd-journal)
+	echo_server 127.0.0.1:9000
+	inside kill -STOP "$journald"
+	run ask 8100 mail "so quiet"
+	inside kill -CONT "$journald"
+	[ "$output" = "SO QUIET" ]
+	eventually 5 gone mail-in
+	[ "$(journal 'spipe-mail-in@*' SPIPE_BYTES_IN=8 | wc -l)" -eq 1 ]
 }
 
 @test "systemd: activating until the peer has proved itself, then a status that a person can read" {

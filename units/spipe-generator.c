@@ -35,8 +35,7 @@
 #define NAME_LONGEST 64
 #define KEYS_MOST 16
 #define NETWORKS_MOST 32
-#define DEFAULT_MAXCONN 200
-#define DEFAULT_TIMEOUT "5"
+#define DEFAULT_MAXCONN "200"
 #define TARGET_SOCKET "/run/target.sock" /* where the unit's small world has it */
 
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -62,6 +61,12 @@ struct key {
 	const char *name; /* the last part of it */
 };
 
+/* The options, in the order in which the program gets those that are its. */
+enum option {
+	PFS, KEEPALIVE, TIMEOUT, IDLE, LINGER, PROXY, SANDBOX, FDPASS, BIND, NETWORK, RUNAS, SUPGROUP,
+	ENCRYPTED, MAXCONN, PERSOURCE, NODEFER, MODE, USER, GROUP, NOAUTO, OPTION_COUNT
+};
+
 /* One line, as checked. Strings are parts of the line. */
 struct tunnel {
 	const char *name;
@@ -71,38 +76,40 @@ struct tunnel {
 	int key_count;
 	const char *networks[NETWORKS_MOST];
 	int network_count;
-	/* options; NULL: not given */
-	const char *maxconn, *persource, *mode, *user, *group, *bind;
-	const char *timeout, *idle, *linger, *proxy, *pfs, *keepalive, *sandbox;
-	const char *runas, *supgroup, *network;
-	bool encrypted, nodefer, noauto, fdpass;
+	const char *option[OPTION_COUNT]; /* the value, "" for one without; NULL: not given */
+};
+
+/* Where a line above listens. */
+struct listener {
+	unsigned line;
+	enum kind kind;
+	char where[128]; /* address, CID or path; "": all of them */
+	char port[16];
 };
 
 static const char *tab = "/etc/spipetab";
 static unsigned line_number;
 static bool in_systemd;
 static int result;
+static struct listener *listeners;
+static size_t listener_count;
 
 /* Report what is wrong with this line. Returns false, for the caller to return. */
 static bool __attribute__((format(printf, 1, 2))) wrong(const char *format, ...)
 {
-	char text[512];
+	char text[512], place[300] = "";
 	va_list arguments;
-	int length = 0, fd;
+	int fd;
 
 	if (line_number > 0)
-		length = snprintf(text, sizeof(text), "spipe-generator: %s:%u: ", tab, line_number);
-	else
-		length = snprintf(text, sizeof(text), "spipe-generator: ");
-	if (length < 0 || (size_t)length >= sizeof(text))
-		length = 0;
+		snprintf(place, sizeof(place), "%s:%u: ", tab, line_number);
 	va_start(arguments, format);
-	vsnprintf(text + length, sizeof(text) - (size_t)length, format, arguments);
+	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	fprintf(stderr, "%s\n", text);
+	fprintf(stderr, "spipe-generator: %s%s\n", place, text);
 	/* No log daemon runs yet, and stderr leads nowhere: the kernel's log is what lasts. */
 	if (in_systemd && (fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NOCTTY)) != -1) {
-		dprintf(fd, "<3>%s\n", text);
+		dprintf(fd, "<3>spipe-generator: %s%s\n", place, text);
 		close(fd);
 	}
 	result = 1;
@@ -139,17 +146,64 @@ static bool is_seconds(const char *text)
 	return strpbrk(text, "123456789") != NULL;
 }
 
+static bool is_count(const char *text)
+{
+	return is_number(text, 1, 65535);
+}
+
+static bool is_count_or_none(const char *text)
+{
+	return is_number(text, 0, 65535);
+}
+
+static bool is_mode(const char *text)
+{
+	return (strlen(text) == 3 || strlen(text) == 4) && only(text, "01234567") &&
+	       strtoul(text, NULL, 8) <= 0777;
+}
+
 /* An account's name or number. */
 static bool is_account(const char *text)
 {
-	return strlen(text) <= 31 && only(text, NAME_CHARS) && *text != '-' && *text != '.';
+	return only(text, NAME_CHARS) && strlen(text) <= 31 && *text != '-' && *text != '.';
 }
 
-static bool is_ip(int family, const char *text)
+/* USER or USER:GROUP. */
+static bool is_user_group(const char *text)
 {
+	size_t length = strcspn(text, ":");
+	char user[33];
+
+	if (length >= sizeof(user))
+		return false;
+	snprintf(user, sizeof(user), "%.*s", (int)length, text);
+	return is_account(user) && (text[length] == '\0' || is_account(text + length + 1));
+}
+
+/* One of the words, which have a | in between. */
+static bool is_one_of(const char *words, const char *text)
+{
+	size_t length = strcspn(words, "|");
+
+	return (strlen(text) == length && strncmp(words, text, length) == 0) ||
+	       (words[length] == '|' && is_one_of(words + length + 1, text));
+}
+
+/* Are its first bytes an address? */
+static bool is_ip(int family, const char *text, size_t length)
+{
+	char address[64];
 	unsigned char binary[16];
 
-	return inet_pton(family, text, binary) == 1;
+	if (length >= sizeof(address))
+		return false;
+	snprintf(address, sizeof(address), "%.*s", (int)length, text);
+	return inet_pton(family, address, binary) == 1;
+}
+
+static bool is_address(const char *text)
+{
+	return is_ip(AF_INET, text, strlen(text)) || is_ip(AF_INET6, text, strlen(text));
 }
 
 /* A DNS name as far as it matters here: no option of nc and nothing that a unit file knows. */
@@ -161,20 +215,14 @@ static bool is_host(const char *text)
 	       !only(dot != NULL ? dot + 1 : text, DIGITS); /* 127.0.0.300 */
 }
 
-/* ADDRESS or ADDRESS/BITS. Cuts nothing: the text goes into the unit as it is. */
+/* ADDRESS or ADDRESS/BITS. */
 static bool is_network(const char *text)
 {
-	char address[64];
-	const char *slash = strchr(text, '/');
-	size_t length = slash != NULL ? (size_t)(slash - text) : strlen(text);
+	size_t length = strcspn(text, "/");
+	const char *bits = text[length] == '/' ? text + length + 1 : "0";
 
-	if (length >= sizeof(address))
-		return false;
-	memcpy(address, text, length);
-	address[length] = '\0';
-	if (is_ip(AF_INET, address))
-		return slash == NULL || is_number(slash + 1, 0, 32);
-	return is_ip(AF_INET6, address) && (slash == NULL || is_number(slash + 1, 0, 128));
+	return (is_ip(AF_INET, text, length) && is_number(bits, 0, 32)) ||
+	       (is_ip(AF_INET6, text, length) && is_number(bits, 0, 128));
 }
 
 /* A path in plain characters, absolute or not, without "..", "." or empty parts. */
@@ -212,13 +260,16 @@ static bool check_name(const char *name)
 /* Take an address apart, in place. `field` names it in messages. */
 static bool check_address(struct address *address, char *text, const char *field)
 {
-	char *colon, *zone;
+	const char *zone;
+	char *colon;
+	size_t length;
 
 	if (*text == '/') {
 		address->kind = UNIX;
 		address->path = text;
 		if (!is_path(text, true))
-			return wrong("%s: not a plain absolute path", field);
+			return wrong("%s: not a plain path of letters, digits and _ . - / + @ = ~",
+			    field);
 		if (strlen(text) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 			return wrong("%s: too long for a UNIX socket", field);
 		return true;
@@ -231,10 +282,9 @@ static bool check_address(struct address *address, char *text, const char *field
 			return wrong("%s: not vsock:CID:port", field);
 		*colon = '\0';
 		address->port = colon + 1;
-		if (*address->host != '\0' && !is_number(address->host, 0, UINT_MAX))
-			return wrong("%s: the vsock CID is a number", field);
-		if (!is_number(address->port, 0, UINT_MAX - 1))
-			return wrong("%s: the vsock port is a number", field);
+		if ((*address->host != '\0' && !is_number(address->host, 0, UINT_MAX)) ||
+		    !is_number(address->port, 0, UINT_MAX - 1))
+			return wrong("%s: vsock:CID:port has two numbers", field);
 		return true;
 	}
 	address->kind = TCP;
@@ -245,23 +295,20 @@ static bool check_address(struct address *address, char *text, const char *field
 		if (colon == NULL || colon[1] != ':')
 			return wrong("%s: not [address]:port", field);
 		*colon++ = '\0';
-		zone = strchr(text, '%'); /* link-local: [fe80::1%eth0]:port */
-		if (zone != NULL)
-			*zone = '\0';
+		length = strcspn(address->host, "%");
+		zone = address->host + length; /* link-local: [fe80::1%eth0]:port */
 		/* spiped writes IPv4 addresses in brackets, too */
-		if (!is_ip(AF_INET6, address->host) &&
-		    (zone != NULL || !is_ip(AF_INET, address->host)))
+		if (!is_ip(AF_INET6, address->host, length) &&
+		    (*zone != '\0' || !is_ip(AF_INET, address->host, length)))
 			return wrong("%s: no IP address in the brackets", field);
-		if (zone != NULL) {
-			if (strlen(zone + 1) > 15 || !only(zone + 1, NAME_CHARS))
-				return wrong(
-				    "%s: not the name of a network interface after %%", field);
-			*zone = '%';
-		}
+		if (*zone != '\0' && (strlen(zone + 1) > 15 || !only(zone + 1, NAME_CHARS)))
+			return wrong("%s: no name of a network interface after %%", field);
 	} else {
 		colon = strrchr(text, ':');
 		address->host = colon != NULL ? text : NULL;
 	}
+	if (colon == NULL && !only(text, DIGITS))
+		return wrong("%s: not address:port, a port, /path or vsock:CID:port", field);
 	if (colon != NULL)
 		*colon++ = '\0';
 	address->port = colon != NULL ? colon : text;
@@ -269,7 +316,7 @@ static bool check_address(struct address *address, char *text, const char *field
 		return wrong("%s: the port is a number from 1 to 65535", field);
 	if (address->host == NULL || address->numeric)
 		return true;
-	address->numeric = is_ip(AF_INET, address->host);
+	address->numeric = is_ip(AF_INET, address->host, strlen(address->host));
 	if (!address->numeric && strchr(address->host, ':') != NULL)
 		return wrong("%s: an IPv6 address stands in brackets: [address]:port", field);
 	if (!address->numeric && !is_host(address->host))
@@ -334,7 +381,7 @@ static bool add_key(struct tunnel *tunnel, char *text)
 	key->name = slash != NULL ? slash + 1 : text;
 	length = strlen(key->name);
 	if (!is_path(text, *text == '/') || length > 240)
-		return wrong("KEY: not a plain path");
+		return wrong("KEY: not a plain path of letters, digits and _ . - / + @ = ~");
 	/* the rules of "k" are a credential "k.conf" */
 	if (length > 5 && strcmp(key->name + length - 5, ".conf") == 0)
 		return wrong("KEY: %s is not the name of a key, but of rules", key->name);
@@ -349,43 +396,45 @@ static bool add_key(struct tunnel *tunnel, char *text)
 	return true;
 }
 
+static const char seconds[] = "seconds, such as 60 or 2.5";
+static const char account[] = "a name or number of up to 31 letters, digits and _ . -";
+static const char unix_listen[] = "LISTEN is a UNIX socket", tcp_listen[] = "LISTEN is a TCP address";
+static const char tcp_target[] = "TARGET is a TCP address", exec_target[] = "TARGET is exec:";
+
+static const struct {
+	const char *word;
+	const char *value;             /* what is good for one; NULL: it takes none */
+	bool (*is_good)(const char *); /* NULL: only the words in `value` are */
+	const char *where;             /* it makes sense; NULL: everywhere */
+	const char *argument;          /* the program's; the value follows after ' ' or '=' */
+} options[OPTION_COUNT] = {
+	[PFS] = { "pfs", "require|no", NULL, NULL, NULL },
+	[KEEPALIVE] = { "keepalive", "no", NULL, NULL, "-j" },
+	[TIMEOUT] = { "timeout", seconds, is_seconds, NULL, "-o " },
+	[IDLE] = { "idle", seconds, is_seconds, NULL, "-i " },
+	[LINGER] = { "linger", seconds, is_seconds, NULL, "--linger=" },
+	[PROXY] = { "proxy", "1|2", NULL, NULL, "--proxy-protocol=" },
+	[SANDBOX] = { "sandbox", "auto|require", NULL, NULL, "--sandbox=" },
+	[FDPASS] = { "fdpass", NULL, NULL, exec_target, NULL },
+	[BIND] = { "bind", "a numeric address", is_address, tcp_target, NULL },
+	[NETWORK] = { "network", "no", NULL, exec_target, NULL },
+	[RUNAS] = { "runas", "USER or USER:GROUP", is_user_group, NULL, NULL },
+	[SUPGROUP] = { "supgroup", account, is_account, NULL, NULL },
+	[ENCRYPTED] = { "encrypted", NULL, NULL, NULL, NULL },
+	[MAXCONN] = { "maxconn", "a number from 1 to 65535", is_count, NULL, NULL },
+	[PERSOURCE] = { "persource", "a number from 0 to 65535", is_count_or_none, tcp_listen, NULL },
+	[NODEFER] = { "nodefer", NULL, NULL, tcp_listen, NULL },
+	[MODE] = { "mode", "an octal mode up to 0777", is_mode, unix_listen, NULL },
+	[USER] = { "user", account, is_account, unix_listen, NULL },
+	[GROUP] = { "group", account, is_account, unix_listen, NULL },
+	[NOAUTO] = { "noauto", NULL, NULL, NULL, NULL },
+};
+
 /* One option, WORD or WORD=VALUE. */
 static bool check_option(struct tunnel *tunnel, char *word)
 {
-	/* what its value must be */
-	enum { FLAG, NUMBER, NUMBER0, SECONDS, ACCOUNT, ACCOUNTS, MODE, ADDRESS, CHOICE };
-	const struct {
-		const char *word;
-		int type;
-		const char *choices; /* " a b " */
-		const char **value;
-		bool *flag;
-	} options[] = {
-		{ "maxconn", NUMBER, NULL, &tunnel->maxconn, NULL },
-		{ "persource", NUMBER0, NULL, &tunnel->persource, NULL },
-		{ "mode", MODE, NULL, &tunnel->mode, NULL },
-		{ "user", ACCOUNT, NULL, &tunnel->user, NULL },
-		{ "group", ACCOUNT, NULL, &tunnel->group, NULL },
-		{ "nodefer", FLAG, NULL, NULL, &tunnel->nodefer },
-		{ "noauto", FLAG, NULL, NULL, &tunnel->noauto },
-		{ "bind", ADDRESS, NULL, &tunnel->bind, NULL },
-		{ "timeout", SECONDS, NULL, &tunnel->timeout, NULL },
-		{ "idle", SECONDS, NULL, &tunnel->idle, NULL },
-		{ "linger", SECONDS, NULL, &tunnel->linger, NULL },
-		{ "pfs", CHOICE, " require no ", &tunnel->pfs, NULL },
-		{ "keepalive", CHOICE, " no ", &tunnel->keepalive, NULL },
-		{ "proxy", CHOICE, " 1 2 ", &tunnel->proxy, NULL },
-		{ "sandbox", CHOICE, " auto require ", &tunnel->sandbox, NULL },
-		{ "fdpass", FLAG, NULL, NULL, &tunnel->fdpass },
-		{ "encrypted", FLAG, NULL, NULL, &tunnel->encrypted },
-		{ "runas", ACCOUNTS, NULL, &tunnel->runas, NULL },
-		{ "supgroup", ACCOUNT, NULL, &tunnel->supgroup, NULL },
-		{ "network", CHOICE, " no ", &tunnel->network, NULL },
-	};
-	const size_t count = sizeof(options) / sizeof(options[0]);
-	char *value = strchr(word, '='), *colon, choice[16];
-	bool fine = false;
-	size_t i;
+	char *value = strchr(word, '=');
+	size_t i = 0;
 
 	if (value != NULL)
 		*value++ = '\0';
@@ -393,97 +442,88 @@ static bool check_option(struct tunnel *tunnel, char *word)
 		return wrong("OPTIONS: an empty word");
 	/* these two may be repeated */
 	if (strcmp(word, "key") == 0)
-		return value != NULL ? add_key(tunnel, value) : wrong("option key needs a value");
+		return add_key(tunnel, value != NULL ? value : word + strlen(word));
 	if (strcmp(word, "allow") == 0) {
 		if (value == NULL || !is_network(value))
-			return wrong("option allow: not an ADDRESS or ADDRESS/BITS");
+			return wrong("option allow wants ADDRESS or ADDRESS/BITS, numeric");
 		if (tunnel->network_count == NETWORKS_MOST)
 			return wrong("option allow: more than %d networks", NETWORKS_MOST);
 		tunnel->networks[tunnel->network_count++] = value;
 		return true;
 	}
 
-	for (i = 0; i < count && strcmp(word, options[i].word) != 0; i++)
-		;
-	if (i == count)
+	while (i < OPTION_COUNT && strcmp(word, options[i].word) != 0)
+		i++;
+	if (i == OPTION_COUNT)
 		return wrong("option %s: no such option", only(word, NAME_CHARS) ? word : "?");
-	if (options[i].flag != NULL ? *options[i].flag : *options[i].value != NULL)
+	if (tunnel->option[i] != NULL)
 		return wrong("option %s: given twice", word);
-	if (options[i].flag != NULL) {
+	if (options[i].value == NULL) {
 		if (value != NULL)
 			return wrong("option %s takes no value", word);
-		*options[i].flag = true;
-		return true;
+		value = word + strlen(word);
+	} else if (value == NULL || (options[i].is_good != NULL
+	                                    ? !options[i].is_good(value)
+	                                    : !is_one_of(options[i].value, value))) {
+		return wrong("option %s wants %s", word, options[i].value);
 	}
-	if (value == NULL || *value == '\0')
-		return wrong("option %s needs a value", word);
-	switch (options[i].type) {
-	case NUMBER:
-		fine = is_number(value, 1, 65535);
-		break;
-	case NUMBER0:
-		fine = is_number(value, 0, 65535);
-		break;
-	case SECONDS:
-		fine = is_seconds(value);
-		break;
-	case ACCOUNT:
-		fine = is_account(value);
-		break;
-	case ACCOUNTS: /* USER[:GROUP] */
-		colon = strchr(value, ':');
-		if (colon != NULL)
-			*colon = '\0';
-		fine = is_account(value) && (colon == NULL || is_account(colon + 1));
-		if (colon != NULL)
-			*colon = ':';
-		break;
-	case MODE:
-		fine = strlen(value) <= 4 && strlen(value) >= 3 && only(value, "01234567") &&
-		       strtoul(value, NULL, 8) <= 0777;
-		break;
-	case ADDRESS:
-		fine = is_ip(AF_INET, value) || is_ip(AF_INET6, value);
-		break;
-	case CHOICE:
-		snprintf(choice, sizeof(choice), " %.8s ", value);
-		fine = strchr(value, ' ') == NULL && strstr(options[i].choices, choice) != NULL;
-		break;
-	}
-	if (!fine)
-		return wrong("option %s: bad value", word);
-	*options[i].value = value;
+	tunnel->option[i] = value;
 	return true;
 }
 
 /* Which options make sense for which tunnel. */
 static bool check_together(const struct tunnel *tunnel)
 {
-	bool unix_listen = tunnel->listen.kind == UNIX, tcp_listen = tunnel->listen.kind == TCP;
-	const char *const for_unix = tunnel->mode != NULL    ? "mode"
-	                             : tunnel->user != NULL  ? "user"
-	                             : tunnel->group != NULL ? "group"
-	                                                     : NULL;
-	const char *const for_tcp = tunnel->network_count > 0   ? "allow"
-	                            : tunnel->persource != NULL ? "persource"
-	                            : tunnel->nodefer           ? "nodefer"
-	                                                        : NULL;
-	const char *const for_exec = tunnel->fdpass            ? "fdpass"
-	                             : tunnel->network != NULL ? "network"
-	                                                       : NULL;
+	const char *listen = tunnel->listen.kind == UNIX ? unix_listen : tcp_listen;
+	const char *target = tunnel->target.kind == EXEC ? exec_target : tcp_target, *where;
 
-	if (for_unix != NULL && !unix_listen)
-		return wrong("option %s: only where LISTEN is a UNIX socket", for_unix);
-	if (for_tcp != NULL && !tcp_listen)
-		return wrong("option %s: only where LISTEN is a TCP address", for_tcp);
-	if (for_exec != NULL && tunnel->target.kind != EXEC)
-		return wrong("option %s: only where TARGET is exec:", for_exec);
-	if (tunnel->bind != NULL && tunnel->target.kind != TCP)
-		return wrong("option bind: only where TARGET is a TCP address");
-	if (tunnel->nodefer && tunnel->role == ENC)
+	if (tunnel->listen.kind == VSOCK)
+		listen = NULL;
+	if (tunnel->target.kind == UNIX || tunnel->target.kind == VSOCK)
+		target = NULL;
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		where = options[i].where;
+		if (tunnel->option[i] != NULL && where != NULL && where != listen && where != target)
+			return wrong("option %s: only where %s", options[i].word, where);
+	}
+	if (tunnel->network_count > 0 && listen != tcp_listen)
+		return wrong("option allow: only where %s", tcp_listen);
+	if (tunnel->option[NODEFER] != NULL && tunnel->role == ENC)
 		return wrong("option nodefer: spipe-enc never defers");
-	if (tunnel->encrypted && tunnel->keys[0].directory)
+	if (tunnel->option[ENCRYPTED] != NULL && tunnel->keys[0].directory)
 		return wrong("option encrypted: not with a directory of keys");
+	return true;
+}
+
+/* "" is all addresses or CIDs, and 0.0.0.0 all of IPv4's. */
+static bool covers(const char *all, const char *where)
+{
+	return *all == '\0' || strcmp(all, where) == 0 ||
+	       (strcmp(all, "0.0.0.0") == 0 && strchr(where, ':') == NULL);
+}
+
+/* Two cannot listen at one place; those that do not start by themselves may take turns. */
+static bool check_place(const struct tunnel *tunnel)
+{
+	const struct address *address = &tunnel->listen;
+	const char *where = address->kind == UNIX ? address->path : address->host;
+	struct listener new = { .line = line_number, .kind = address->kind }, *old;
+
+	if (tunnel->option[NOAUTO] != NULL)
+		return true;
+	if (where != NULL && strcmp(where, "::") != 0)
+		snprintf(new.where, sizeof(new.where), "%s", where);
+	if (address->port != NULL)
+		snprintf(new.port, sizeof(new.port), "%s", address->port);
+	for (old = listeners; old < listeners + listener_count; old++)
+		if (old->kind == new.kind && strcmp(old->port, new.port) == 0 &&
+		    (covers(old->where, new.where) || covers(new.where, old->where)))
+			return wrong("LISTEN: line %u listens there already", old->line);
+	old = reallocarray(listeners, listener_count + 1, sizeof(*old));
+	if (old == NULL)
+		return wrong("%s", strerror(errno));
+	listeners = old;
+	listeners[listener_count++] = new;
 	return true;
 }
 
@@ -546,56 +586,55 @@ static void put_header(FILE *unit, const struct tunnel *tunnel)
 static void put_socket(FILE *unit, const struct tunnel *tunnel)
 {
 	const struct address *address = &tunnel->listen;
-	const char *maxconn = tunnel->maxconn;
-	unsigned long most = maxconn != NULL ? strtoul(maxconn, NULL, 10) : DEFAULT_MAXCONN;
-	const char *colon = "";
+	const char *const *option = tunnel->option;
+	const char *most = option[MAXCONN] != NULL ? option[MAXCONN] : DEFAULT_MAXCONN;
+	bool v6 = address->host != NULL && strchr(address->host, ':') != NULL;
 
 	put_header(unit, tunnel);
 	fprintf(unit, "\n[Socket]\nSlice=spipe.slice\n");
 	switch (address->kind) {
 	case UNIX:
-		fprintf(unit, "ListenStream=%s\n", address->path);
-		fprintf(unit, "SocketMode=%s\n", tunnel->mode != NULL ? tunnel->mode : "0600");
-		put_setting(unit, "SocketUser", tunnel->user);
-		put_setting(unit, "SocketGroup", tunnel->group);
-		fprintf(unit, "RemoveOnStop=yes\n");
+		put_setting(unit, "ListenStream", address->path);
+		put_setting(unit, "SocketMode", option[MODE] != NULL ? option[MODE] : "0600");
+		put_setting(unit, "SocketUser", option[USER]);
+		put_setting(unit, "SocketGroup", option[GROUP]);
+		put_setting(unit, "RemoveOnStop", "yes");
 		break;
 	case VSOCK:
 		fprintf(unit, "ListenStream=vsock:%s:%s\n", address->host, address->port);
 		break;
 	default:
-		fprintf(unit, "ListenStream=");
+		fputs(v6 ? "ListenStream=[" : "ListenStream=", unit);
 		if (address->host != NULL) {
-			colon = ":";
-			fputs(strchr(address->host, ':') != NULL ? "[" : "", unit);
 			put_value(unit, address->host);
-			fputs(strchr(address->host, ':') != NULL ? "]" : "", unit);
+			fputs(v6 ? "]:" : ":", unit);
 		}
-		fprintf(unit, "%s%s\n", colon, address->port);
+		fprintf(unit, "%s\n", address->port);
 		/* sockets.target comes before the network has its addresses */
-		fprintf(unit, "FreeBind=yes\n");
+		put_setting(unit, "FreeBind", "yes");
 		/* the client of the protocol speaks first; behind spipe-enc often the server */
-		if (tunnel->role == DEC && !tunnel->nodefer)
-			fprintf(unit, "DeferAcceptSec=5\n");
+		if (tunnel->role == DEC && option[NODEFER] == NULL)
+			put_setting(unit, "DeferAcceptSec", "5");
 		/* strangers come to spipe-dec only */
-		if (tunnel->persource != NULL)
-			fprintf(unit, "MaxConnectionsPerSource=%s\n", tunnel->persource);
-		else if (tunnel->role == DEC)
-			fprintf(unit, "MaxConnectionsPerSource=%lu\n", (most + 3) / 4);
+		put_setting(unit, "MaxConnectionsPerSource", option[PERSOURCE]);
+		if (tunnel->role == DEC && option[PERSOURCE] == NULL)
+			fprintf(unit, "MaxConnectionsPerSource=%lu\n",
+			    (strtoul(most, NULL, 10) + 3) / 4);
 		if (tunnel->network_count > 0)
-			fprintf(unit, "IPAddressDeny=any\n");
+			put_setting(unit, "IPAddressDeny", "any");
 		for (int i = 0; i < tunnel->network_count; i++)
-			fprintf(unit, "IPAddressAllow=%s\n", tunnel->networks[i]);
+			put_setting(unit, "IPAddressAllow", tunnel->networks[i]);
 		break;
 	}
-	fprintf(unit, "Accept=yes\nMaxConnections=%lu\n", most);
+	put_setting(unit, "Accept", "yes");
+	put_setting(unit, "MaxConnections", most);
 	/* else 200 connects in 2 s would turn the socket off for good */
-	fprintf(unit, "TriggerLimitIntervalSec=0\n");
+	put_setting(unit, "TriggerLimitIntervalSec", "0");
 }
 
 static void put_keys(FILE *unit, const struct tunnel *tunnel)
 {
-	const char *load = tunnel->encrypted ? "LoadCredentialEncrypted" : "LoadCredential";
+	const char *load = tunnel->option[ENCRYPTED] != NULL ? "LoadCredentialEncrypted" : "LoadCredential";
 	const struct key *key;
 
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
@@ -612,40 +651,37 @@ static void put_keys(FILE *unit, const struct tunnel *tunnel)
 static void put_program(FILE *unit, const struct tunnel *tunnel)
 {
 	const struct address *target = &tunnel->target;
+	const char *const *option = tunnel->option, *argument;
 	const struct key *key;
 
 	fprintf(unit, "ExecStart=" BINDIR "/spipe-%s", tunnel->role == ENC ? "enc" : "dec");
-	if (target->kind == TCP || tunnel->fdpass)
+	if (target->kind == TCP || option[FDPASS] != NULL)
 		fputs(" -p", unit);
-	if (tunnel->pfs != NULL)
-		fputs(strcmp(tunnel->pfs, "require") == 0 ? " -g" : " -f", unit);
-	if (tunnel->keepalive != NULL)
-		fputs(" -j", unit);
-	fprintf(unit, " -o %s", tunnel->timeout != NULL ? tunnel->timeout : DEFAULT_TIMEOUT);
-	if (tunnel->idle != NULL)
-		fprintf(unit, " -i %s", tunnel->idle);
-	if (tunnel->linger != NULL)
-		fprintf(unit, " --linger=%s", tunnel->linger);
-	if (tunnel->proxy != NULL)
-		fprintf(unit, " --proxy-protocol=%s", tunnel->proxy);
-	if (tunnel->sandbox != NULL)
-		fprintf(unit, " --sandbox=%s", tunnel->sandbox);
+	if (option[PFS] != NULL)
+		fputs(strcmp(option[PFS], "no") == 0 ? " -f" : " -g", unit);
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		argument = options[i].argument;
+		if (option[i] != NULL && argument != NULL)
+			fprintf(unit, " %s%s", argument,
+			    strpbrk(argument, " =") != NULL ? option[i] : "");
+	}
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++)
 		fprintf(unit, " -%c %s", key->directory ? 'K' : 'k', key->name);
 
 	switch (target->kind) {
 	case TCP:
-		fprintf(unit, " -- %s -F%s%s", NC, tunnel->bind != NULL ? " -s " : "",
-		    tunnel->bind != NULL ? tunnel->bind : "");
+		fputs(" -- " NC " -F", unit);
+		if (option[BIND] != NULL)
+			fprintf(unit, " -s %s", option[BIND]);
 		put_word(unit, target->host, strlen(target->host));
 		fprintf(unit, " %s\n", target->port);
 		break;
 	case UNIX:
-		fprintf(unit, " -- %s -N -U " TARGET_SOCKET "\n", NC);
+		fputs(" -- " NC " -N -U " TARGET_SOCKET "\n", unit);
 		break;
 	case VSOCK:
 		/* -t: by default socat leaves half a second after one side's end */
-		fprintf(unit, " -- %s -t 86400 STDIO VSOCK-CONNECT:%s:%s\n", SOCAT, target->host,
+		fprintf(unit, " -- " SOCAT " -t 86400 STDIO VSOCK-CONNECT:%s:%s\n", target->host,
 		    target->port);
 		break;
 	case EXEC:
@@ -659,34 +695,30 @@ static void put_program(FILE *unit, const struct tunnel *tunnel)
 static void put_service(FILE *unit, const struct tunnel *tunnel)
 {
 	const struct address *target = &tunnel->target;
-	const char *colon;
+	const char *runas = tunnel->option[RUNAS], *colon;
 
 	put_header(unit, tunnel);
-	fprintf(unit, "\n[Service]\nType=notify\nTimeoutStartSec=%lus\n",
-	    strtoul(tunnel->timeout != NULL ? tunnel->timeout : DEFAULT_TIMEOUT, NULL, 10) + 10);
+	fprintf(unit, "\n[Service]\nType=notify\n");
 	put_keys(unit, tunnel);
 	put_program(unit, tunnel);
-	if (tunnel->runas != NULL) {
-		colon = strchr(tunnel->runas, ':');
-		fprintf(unit, "User=%.*s\n", colon != NULL ? (int)(colon - tunnel->runas) : INT_MAX,
-		    tunnel->runas);
+	if (runas != NULL) {
+		fprintf(unit, "User=%.*s\n", (int)strcspn(runas, ":"), runas);
+		colon = strchr(runas, ':');
 		put_setting(unit, "Group", colon != NULL ? colon + 1 : NULL);
 	}
-	put_setting(unit, "SupplementaryGroups", tunnel->supgroup);
+	put_setting(unit, "SupplementaryGroups", tunnel->option[SUPGROUP]);
 
 	/* What the target leaves to be walled off; all else is in 10-hardening.conf. */
-	if (target->kind == UNIX || (target->kind == EXEC && tunnel->network != NULL)) {
-		fprintf(unit, "PrivateNetwork=yes\nIPAddressDeny=any\n");
-		fprintf(unit, "RestrictAddressFamilies=AF_UNIX\n");
-	} else if (target->kind == VSOCK) {
-		fprintf(unit, "IPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX AF_VSOCK\n");
-	} else {
-		fprintf(unit, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n");
-	}
+	if (target->kind == UNIX || tunnel->option[NETWORK] != NULL)
+		fputs("PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\n", unit);
+	else if (target->kind == VSOCK)
+		fputs("IPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX AF_VSOCK\n", unit);
+	else
+		fputs("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n", unit);
 	if (target->kind == UNIX)
 		fprintf(unit, "BindReadOnlyPaths=-%s:" TARGET_SOCKET "\n", target->path);
-	if (tunnel->bind != NULL)
-		fprintf(unit, "SocketBindAllow=tcp\n");
+	if (tunnel->option[BIND] != NULL)
+		put_setting(unit, "SocketBindAllow", "tcp");
 	if (target->kind == TCP && target->numeric)
 		fprintf(unit, "IPAddressDeny=any\nIPAddressAllow=%.*s\n",
 		    (int)strcspn(target->host, "%"), target->host);
@@ -695,11 +727,11 @@ static void put_service(FILE *unit, const struct tunnel *tunnel)
 /* A command of the administrator's own may need files, memory and processes. */
 static void put_exec_world(FILE *unit, const struct tunnel *tunnel)
 {
-	(void)tunnel;
-	fprintf(unit,
-	    "# Made by spipe-generator: the command sees the machine's files, read-only.\n\n");
-	fprintf(unit, "[Service]\nRootDirectory=\nBindReadOnlyPaths=\n");
-	fprintf(unit, "MemoryMax=1G\nTasksMax=64\nLimitNOFILE=1024\n");
+	(void)tunnel; /* all have the same */
+	fputs("# Made by spipe-generator: the command sees the machine's files, read-only.\n\n"
+	      "[Service]\nRootDirectory=\nBindReadOnlyPaths=\n"
+	      "MemoryMax=1G\nTasksMax=64\nLimitNOFILE=1024\n",
+	    unit);
 }
 
 /* Write one file. The name must be new: nothing is ever replaced. */
@@ -731,41 +763,30 @@ static bool write_unit(int dir, const char *path, void (*put)(FILE *, const stru
 
 static void write_tunnel(int dir, const struct tunnel *tunnel)
 {
-	char socket_unit[96], service[96], dropin_dir[128], dropin[160], wants[128], link[128];
-	bool exec = tunnel->target.kind == EXEC;
+	char socket_unit[96], service[96], path[160], link[128];
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
 	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
-	snprintf(dropin_dir, sizeof(dropin_dir), "%s.d", service);
-	snprintf(dropin, sizeof(dropin), "%s/20-spipetab.conf", dropin_dir);
-	snprintf(wants, sizeof(wants), "sockets.target.wants/%s", socket_unit);
-	snprintf(link, sizeof(link), "../%s", socket_unit);
-
-	if (!write_unit(dir, socket_unit, put_socket, tunnel))
-		return;
+	/* The socket comes last: without it nothing starts the service. */
 	if (!write_unit(dir, service, put_service, tunnel))
-		goto no_service;
-	if (exec) {
-		if (mkdirat(dir, dropin_dir, 0755) != 0 && errno != EEXIST) {
-			wrong("cannot make %s: %s", dropin_dir, strerror(errno));
-			goto no_dropin;
+		return;
+	if (tunnel->target.kind == EXEC) {
+		snprintf(path, sizeof(path), "%s.d", service);
+		if (mkdirat(dir, path, 0755) != 0 && errno != EEXIST) {
+			wrong("cannot make %s: %s", path, strerror(errno));
+			return;
 		}
-		if (!write_unit(dir, dropin, put_exec_world, tunnel))
-			goto no_dropin;
+		snprintf(path, sizeof(path), "%s.d/20-spipetab.conf", service);
+		if (!write_unit(dir, path, put_exec_world, tunnel))
+			return;
 	}
-	if (tunnel->noauto)
+	if (!write_unit(dir, socket_unit, put_socket, tunnel) || tunnel->option[NOAUTO] != NULL)
 		return;
-	if ((mkdirat(dir, "sockets.target.wants", 0755) == 0 || errno == EEXIST) &&
-	    symlinkat(link, dir, wants) == 0)
-		return;
-	wrong("cannot make %s: %s", wants, strerror(errno));
-	if (exec)
-		unlinkat(dir, dropin, 0);
-no_dropin:
-	unlinkat(dir, dropin_dir, AT_REMOVEDIR);
-	unlinkat(dir, service, 0);
-no_service:
-	unlinkat(dir, socket_unit, 0);
+	snprintf(path, sizeof(path), "sockets.target.wants/%s", socket_unit);
+	snprintf(link, sizeof(link), "../%s", socket_unit);
+	if ((mkdirat(dir, "sockets.target.wants", 0755) != 0 && errno != EEXIST) ||
+	    symlinkat(link, dir, path) != 0)
+		wrong("cannot make %s: %s", path, strerror(errno));
 }
 
 /* --- the table ---------------------------------------------------------------------------- */
@@ -794,87 +815,73 @@ static bool next_field(char **line, char **field)
 	return true;
 }
 
-static void do_line(int dir, char *line)
+/* Take a line apart. */
+static bool check_line(struct tunnel *tunnel, char *line)
 {
 	static const char *const names[] = { "NAME", "ROLE", "LISTEN", "TARGET", "KEY" };
-	char *field[5], *options, *comma;
-	struct tunnel tunnel = { 0 };
+	char *field[5], *words, *word;
 
 	for (size_t i = 0; i < 5; i++) {
 		if (!next_field(&line, &field[i]))
-			return;
-		if (*field[i] == '\0') {
-			wrong("%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", names[i]);
-			return;
-		}
+			return false;
+		if (*field[i] == '\0')
+			return wrong("%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", names[i]);
 	}
-	if (!next_field(&line, &options))
-		return;
-	if (line[strspn(line, " \t")] != '\0') {
-		wrong("too many fields: a command with blanks stands in quotes, options between "
-		      "commas");
-		return;
-	}
+	if (!next_field(&line, &words))
+		return false;
+	if (line[strspn(line, " \t")] != '\0')
+		return wrong("too many fields: a command with blanks stands in quotes, options "
+			     "between commas");
 
-	tunnel.name = field[0];
+	tunnel->name = field[0];
 	if (!check_name(field[0]))
-		return;
-	if (strcmp(field[1], "dec") != 0 && strcmp(field[1], "enc") != 0) {
-		wrong("ROLE is enc or dec");
-		return;
-	}
-	tunnel.role = strcmp(field[1], "enc") == 0 ? ENC : DEC;
-	if (!check_listen(&tunnel, field[2]) || !check_target(&tunnel, field[3]) ||
-	    !add_key(&tunnel, field[4]))
-		return;
-	while (*options != '\0') {
-		comma = options + strcspn(options, ",");
-		if (*comma == ',' && comma[1] == '\0') {
-			wrong("OPTIONS: an empty word");
-			return;
-		}
-		if (*comma == ',')
-			*comma++ = '\0';
-		if (!check_option(&tunnel, options))
-			return;
-		options = comma;
-	}
-	if (check_together(&tunnel))
-		write_tunnel(dir, &tunnel);
+		return false;
+	tunnel->role = strcmp(field[1], "enc") == 0 ? ENC : DEC;
+	if (tunnel->role == DEC && strcmp(field[1], "dec") != 0)
+		return wrong("ROLE is enc or dec");
+	if (!check_listen(tunnel, field[2]) || !check_target(tunnel, field[3]) ||
+	    !add_key(tunnel, field[4]))
+		return false;
+	if (*words == '\0')
+		words = NULL;
+	while ((word = strsep(&words, ",")) != NULL)
+		if (!check_option(tunnel, word))
+			return false;
+	return check_together(tunnel) && check_place(tunnel);
 }
 
 static void do_table(int dir, FILE *table)
 {
-	char line[LINE_SIZE] = "";
-	size_t length, first;
-	int byte, bad;
+	char *line = NULL, *first, *bad;
+	struct tunnel tunnel;
+	size_t size = 0;
+	ssize_t length;
 
-	do {
+	while ((length = getline(&line, &size, table)) != -1) {
 		line_number++;
-		length = 0;
-		bad = -1;
-		while ((byte = getc(table)) != EOF && byte != '\n') {
-			if (bad == -1 && ((byte < ' ' && byte != '\t') || byte >= 0x7f))
-				bad = byte;
-			if (length < sizeof(line))
-				line[length++] = (char)byte;
-		}
-		for (first = 0; first < length && (line[first] == ' ' || line[first] == '\t');
-		     first++)
-			;
-		if (first == length || line[first] == '#')
+		if (line[length - 1] == '\n')
+			line[--length] = '\0';
+		first = line + strspn(line, " \t");
+		if (*first == '#' || first == line + length)
 			continue;
-		if (length == sizeof(line))
+		for (bad = first; (*bad >= ' ' && *bad < 0x7f) || *bad == '\t'; bad++)
+			;
+		if (length >= LINE_SIZE)
 			wrong("the line is longer than %d bytes", LINE_SIZE - 1);
-		else if (bad != -1)
-			wrong("byte 0x%02x: plain ASCII text only", (unsigned)bad);
+		else if (bad != line + length)
+			wrong("byte 0x%02x: plain ASCII text only", (unsigned char)*bad);
 		else {
-			line[length] = '\0';
-			do_line(dir, line);
+			memset(&tunnel, 0, sizeof(tunnel));
+			if (check_line(&tunnel, line))
+				write_tunnel(dir, &tunnel);
 		}
-	} while (byte != EOF);
+	}
 	if (ferror(table))
 		wrong("cannot read: %s", strerror(errno));
+	free(line);
+	free(listeners);
+	listeners = NULL;
+	listener_count = 0;
 }
 
 int main(int argc, char **argv)

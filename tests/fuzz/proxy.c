@@ -29,6 +29,7 @@ static void take_address(struct input *in, struct address *a, int kind)
 	default: /* a path, or a VSOCK's CID */
 		a->family = kind == 3 ? AF_UNIX : AF_VSOCK;
 		take_text(in, a->text, sizeof(a->text));
+		memcpy(a->path, a->text, sizeof(a->text));
 	}
 	a->port = port;
 }
@@ -83,8 +84,8 @@ static void check_2(const uint8_t *h, size_t size, const struct peer *peer, cons
 			CHECK((uint32_t)(h[at + 2] * 256 + h[at + 3]) == peer->local.port);
 			at += 4;
 		} else {
-			CHECK(strncmp((const char *)h + at, peer->remote.text, 108) == 0);
-			CHECK(strncmp((const char *)h + at + 108, peer->local.text, 108) == 0);
+			CHECK(memcmp(h + at, peer->remote.path, 108) == 0);
+			CHECK(memcmp(h + at + 108, peer->local.path, 108) == 0);
 			at += 216;
 		}
 	}

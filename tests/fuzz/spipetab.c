@@ -23,7 +23,7 @@ static const char *const settings[] = {
 	"Description", "Documentation", "SourcePath", "Slice", "ListenStream", "SocketMode",
 	"SocketUser", "SocketGroup", "RemoveOnStop", "FreeBind", "DeferAcceptSec",
 	"MaxConnectionsPerSource", "IPAddressDeny", "IPAddressAllow", "Accept", "MaxConnections",
-	"TriggerLimitIntervalSec", "Type", "TimeoutStartSec", "LoadCredential",
+	"TriggerLimitIntervalSec", "Type", "LoadCredential",
 	"LoadCredentialEncrypted", "SetCredential", "ExecStart", "User", "Group",
 	"SupplementaryGroups", "PrivateNetwork", "RestrictAddressFamilies", "BindReadOnlyPaths",
 	"RootDirectory", "SocketBindAllow", "RootDirectory", "MemoryMax", "TasksMax", "LimitNOFILE",
