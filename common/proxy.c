@@ -33,6 +33,13 @@ static uint8_t *put_number(uint8_t *next, uint32_t number)
 	return put(next, (uint8_t[]){ (uint8_t)(number >> 8), (uint8_t)number }, 2);
 }
 
+static uint8_t *put_path(uint8_t *next, const char *path)
+{
+	memset(next, 0, UNIX_PATH_SIZE);
+	memcpy(next, path, strlen(path));
+	return next + UNIX_PATH_SIZE;
+}
+
 static size_t version_2(uint8_t *header, const struct peer *peer, const char *key)
 {
 	/* A family's code (stream in the lower half) and the size of one of its addresses. */
@@ -42,7 +49,7 @@ static size_t version_2(uint8_t *header, const struct peer *peer, const char *ke
 		size_t size;
 	} known[] = { { AF_INET, 0x11, 4 }, { AF_INET6, 0x21, 16 }, { AF_UNIX, 0x31, 0 } };
 	const struct address *remote = &peer->remote, *local = &peer->local;
-	uint8_t *next = put(header, "\r\n\r\n\0\r\nQUIT\n", 12), *length, path[UNIX_PATH_SIZE];
+	uint8_t *next = put(header, "\r\n\r\n\0\r\nQUIT\n", 12), *length;
 	size_t i = 0, name;
 
 	while (i < 3 && (known[i].family != remote->family || known[i].family != local->family))
@@ -57,12 +64,8 @@ static size_t version_2(uint8_t *header, const struct peer *peer, const char *ke
 		next = put_number(next, remote->port);
 		next = put_number(next, local->port);
 	} else if (i == 2) {
-		memset(path, 0, sizeof(path));
-		memcpy(path, remote->text, strlen(remote->text));
-		next = put(next, path, sizeof(path));
-		memset(path, 0, sizeof(path));
-		memcpy(path, local->text, strlen(local->text));
-		next = put(next, path, sizeof(path));
+		next = put_path(next, remote->text);
+		next = put_path(next, local->text);
 	}
 	if (key != NULL) {
 		name = strnlen(key, NAME_MOST);
