@@ -12,7 +12,8 @@ struct address {
 	sa_family_t family; /* AF_INET, AF_INET6, AF_UNIX, AF_VSOCK; AF_UNSPEC: unknown */
 	uint8_t ip[16];     /* network order: 4 bytes for AF_INET, 16 for AF_INET6 */
 	uint32_t port;      /* host order; 0: none */
-	char text[UNIX_PATH_SIZE]; /* printable: numeric address, CID or path; "" if unknown */
+	/* Printable: numeric address, CID or path; "" if unknown. Zeros behind it. */
+	char text[UNIX_PATH_SIZE];
 };
 
 /* Who is at the other end of the near side, and where it reached us. */

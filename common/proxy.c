@@ -33,13 +33,6 @@ static uint8_t *put_number(uint8_t *next, uint32_t number)
 	return put(next, (uint8_t[]){ (uint8_t)(number >> 8), (uint8_t)number }, 2);
 }
 
-static uint8_t *put_path(uint8_t *next, const char *path)
-{
-	memset(next, 0, UNIX_PATH_SIZE);
-	memcpy(next, path, strlen(path));
-	return next + UNIX_PATH_SIZE;
-}
-
 static size_t version_2(uint8_t *header, const struct peer *peer, const char *key)
 {
 	/* A family's code (stream in the lower half) and the size of one of its addresses. */
@@ -64,8 +57,8 @@ static size_t version_2(uint8_t *header, const struct peer *peer, const char *ke
 		next = put_number(next, remote->port);
 		next = put_number(next, local->port);
 	} else if (i == 2) {
-		next = put_path(next, remote->text);
-		next = put_path(next, local->text);
+		next = put(next, remote->text, sizeof(remote->text));
+		next = put(next, local->text, sizeof(local->text));
 	}
 	if (key != NULL) {
 		name = strnlen(key, NAME_MOST);
