@@ -193,12 +193,8 @@ int connection_close(struct connection *c, bool ended)
 	if (!c->options.shown)
 		report_end(&c->report, outcome);
 	if (outcome->signal != 0) {
-		sigset_t ours;
-
+		signals_release();
 		signal(outcome->signal, SIG_DFL);
-		sigemptyset(&ours);
-		sigaddset(&ours, outcome->signal);
-		sigprocmask(SIG_UNBLOCK, &ours, NULL);
 		kill(getpid(), outcome->signal);
 	}
 	return outcome->status;

@@ -36,19 +36,15 @@ static const struct option long_options[] = {
 
 static const char enc_usage[] =
     "usage: spipe-enc [-fgjpx] [-o seconds] [-i seconds] -k keyfile [--] [command [argument ...]]\n"
-    "Carry one connection: plaintext on standard input and output, encrypted to the command.\n\n";
+    "Carry one connection: plaintext on standard input and output, encrypted to the command.\n\n"
+    "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char dec_usage[] =
     "usage: spipe-dec [-fgjpx] [-o seconds] [-i seconds] [-k keyfile] ... [-K keydir]\n"
     "                 [--] [command [argument ...]]\n"
-    "Carry one connection: encrypted on standard input and output, plaintext to the command.\n\n";
-
-static const char dec_keys[] =
+    "Carry one connection: encrypted on standard input and output, plaintext to the command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more; may be repeated\n"
     "  -K, --key-dir DIR      every file in DIR is a key\n";
-
-static const char enc_keys[] =
-    "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char common_usage[] =
     "  -f, --no-pfs           no forward secrecy: saves CPU, costs security\n"
@@ -72,8 +68,7 @@ static const char common_usage[] =
 static void show(int option, enum role role)
 {
 	if (option == 'h') {
-		printf("%s%s%s", role == ROLE_DEC ? dec_usage : enc_usage,
-		    role == ROLE_DEC ? dec_keys : enc_keys, common_usage);
+		printf("%s%s", role == ROLE_DEC ? dec_usage : enc_usage, common_usage);
 		return;
 	}
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: "
@@ -94,13 +89,11 @@ static void show(int option, enum role role)
 /* A positive decimal number of seconds, fractions allowed. Returns nanoseconds, or -1. */
 static int64_t parse_seconds(const char *text)
 {
-	double value;
+	char *end;
+	double value = strtod(text, &end);
 
-	if (text[0] == '\0' || strspn(text, "0123456789.") != strlen(text) ||
-	    strchr(text, '.') != strrchr(text, '.') || strcmp(text, ".") == 0)
-		return -1;
-	value = strtod(text, NULL);
-	if (value > SECONDS_MOST || value * SECOND < 1)
+	if (strspn(text, "0123456789.") != strlen(text) || *end != '\0' ||
+	    value > SECONDS_MOST || value * SECOND < 1)
 		return -1;
 	return (int64_t)(value * SECOND);
 }

@@ -212,30 +212,6 @@ static int check_break(const struct pollfd *slot, const struct side *side, struc
 	return 0;
 }
 
-/*
- * Wait for one of `slots`. Where the last two waits were short, request follows answer, and some
- * looks without sleeping save the price of being woken. Two: a lone request's answer is quick as
- * well, but after it nothing comes for long. Not in bulk traffic, where there is more to do.
- */
-static int wait_for(struct pollfd *slots, nfds_t count, int64_t deadline, bool bulk, int *quick)
-{
-	int64_t before = time_now();
-	int ready = 0;
-
-	for (int i = 0; *quick >= 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
-		ready = wait_poll(slots, count, 0);
-		if (ready == 0)
-			sched_yield();
-	}
-	if (ready == 0)
-		ready = wait_poll(slots, count, deadline);
-	if (time_now() - before >= SPIN_WORTH)
-		*quick = 0;
-	else if (*quick < 2)
-		++*quick;
-	return ready;
-}
-
 static bool in_hand(const struct direction *d)
 {
 	return d->out_start < d->out_end || (!d->done && !all_taken(d->to));
@@ -245,32 +221,59 @@ static bool in_hand(const struct direction *d)
 struct carriage {
 	const struct relay *relay;
 	struct direction d[2]; /* near to far, far to near */
+	int64_t now;   /* as of this round of the loop */
+	int64_t wake;  /* when its wait is over even if nothing happens */
 	int64_t moved; /* when a byte last moved */
 	int64_t alone; /* since when one direction only is left, or 0 */
 	int stopping;  /* the signal that ends us, or 0 */
 	int64_t stop;  /* when to give up delivering what is in hand then */
 	bool reading;  /* no signal forbids it */
 	bool over;     /* there is nobody left to wait for */
+	int quick;     /* short waits in a row: up to two are counted */
 };
 
-/* Wait no longer than to `point`. */
-static void wake_at(int64_t point, int64_t *deadline)
+static void wake_at(struct carriage *c, int64_t point)
 {
-	if (point < *deadline)
-		*deadline = point;
+	if (point < c->wake)
+		c->wake = point;
 }
 
 /* Has a span that began at `since` passed? If not, we wake at its end. */
-static bool passed(int64_t since, int64_t span, int64_t now, int64_t *deadline)
+static bool passed(struct carriage *c, int64_t since, int64_t span)
 {
-	if (now - since >= span)
+	if (c->now - since >= span)
 		return true;
-	wake_at(since + span, deadline);
+	wake_at(c, since + span);
 	return false;
 }
 
+/*
+ * Wait for one of `slots`. Where the last two waits were short, request follows answer, and some
+ * looks without sleeping save the price of being woken. Two: a lone request's answer is quick as
+ * well, but after it nothing comes for long. Not in bulk traffic, where there is more to do.
+ */
+static int wait_for(struct carriage *c, struct pollfd *slots, nfds_t count)
+{
+	bool bulk = c->d[0].batch > BATCH_FIRST || c->d[1].batch > BATCH_FIRST;
+	int64_t before = time_now();
+	int ready = 0;
+
+	for (int i = 0; c->quick == 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
+		ready = wait_poll(slots, count, 0);
+		if (ready == 0)
+			sched_yield();
+	}
+	if (ready == 0)
+		ready = wait_poll(slots, count, c->wake);
+	if (time_now() - before >= SPIN_WORTH)
+		c->quick = 0;
+	else if (c->quick < 2)
+		c->quick++;
+	return ready;
+}
+
 /* What signals ask for. */
-static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, struct outcome *outcome)
+static int obey_signals(struct carriage *c, struct outcome *outcome)
 {
 	if (signal_progress) {
 		signal_progress = 0;
@@ -278,51 +281,50 @@ static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, stru
 	}
 	if (signal_stop && c->stopping == 0) {
 		c->stopping = signal_stop;
-		c->stop = now + RELAY_GRACE * SECOND;
+		c->stop = c->now + RELAY_GRACE * SECOND;
 		/* ssh hangs up on its ProxyCommand when all is over: let that end as it would. */
 		c->reading = c->stopping == SIGHUP;
 	}
 	if (c->stopping == 0)
 		return 0;
-	if (now >= c->stop || (!c->reading && !in_hand(&c->d[0]) && !in_hand(&c->d[1])))
+	if (c->now >= c->stop || (!c->reading && !in_hand(&c->d[0]) && !in_hand(&c->d[1])))
 		return fail_signal(outcome, c->stopping, "");
-	wake_at(now + LOOK_AGAIN, deadline);
+	wake_at(c, c->now + LOOK_AGAIN);
 	return 0;
 }
 
 /* The limits on silence. */
-static int keep_limits(struct carriage *c, int64_t now, int64_t *deadline, struct outcome *outcome)
+static int keep_limits(struct carriage *c, struct outcome *outcome)
 {
 	const struct relay *relay = c->relay;
 	const struct direction *last;
 
-	if (relay->idle != 0 && passed(c->moved, relay->idle, now, deadline))
+	if (relay->idle != 0 && passed(c, c->moved, relay->idle))
 		return fail(outcome, EX_TEMPFAIL, "both sides were silent for the idle limit of %g s",
 		    (double)relay->idle / (double)SECOND);
 	if (!c->d[0].done && !c->d[1].done)
 		return 0;
 	last = c->d[0].done ? &c->d[1] : &c->d[0];
 	if (c->alone == 0)
-		c->alone = now;
-	if (last->to->out.hung_up && last->out_end == 0 &&
-	    passed(c->alone, RELAY_GRACE * SECOND, now, deadline)) {
+		c->alone = c->now;
+	if (last->to->out.hung_up && last->out_end == 0 && passed(c, c->alone, RELAY_GRACE * SECOND)) {
 		/* Closed with data on its way, the side would be reset at the peer's next byte. */
 		c->over = all_taken(last->from);
-		wake_at(now + LOOK_AGAIN, deadline);
+		wake_at(c, c->now + LOOK_AGAIN);
 	}
 	if (relay->linger != 0 &&
-	    passed(c->moved > c->alone ? c->moved : c->alone, relay->linger, now, deadline))
+	    passed(c, c->moved > c->alone ? c->moved : c->alone, relay->linger))
 		return fail(outcome, EX_TEMPFAIL, "one direction had ended and the other was silent "
 		    "for the linger limit of %g s", (double)relay->linger / (double)SECOND);
 	return 0;
 }
 
 /* After a while of silence, give back what large batches have used. */
-static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
+static void return_memory(struct carriage *c)
 {
 	for (struct direction *d = c->d; d < c->d + 2; d++) {
 		if (d->batch == BATCH_FIRST || d->in_size != 0 || d->out_end != 0 ||
-		    !passed(c->moved, MEMORY_KEPT, now, deadline))
+		    !passed(c, c->moved, MEMORY_KEPT))
 			continue;
 		madvise(d->in, WIRE_SIZE, MADV_DONTNEED);
 		madvise(d->out, WIRE_SIZE, MADV_DONTNEED);
@@ -331,10 +333,9 @@ static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
 	}
 }
 
-/* Wait until something can move, or `deadline`. */
-static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome *outcome)
+/* Wait until something can move, or it is time to wake. */
+static int look(struct carriage *c, struct outcome *outcome)
 {
-	bool bulk = c->d[0].batch > BATCH_FIRST || c->d[1].batch > BATCH_FIRST;
 	struct pollfd slots[4]; /* near in, near out, far in, far out */
 
 	for (int i = 0; i < 2; i++) {
@@ -344,7 +345,7 @@ static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome
 		slots[2 * i] = ask(&reads->from->in, reading ? POLLIN : 0);
 		slots[2 * i + 1] = ask(&writes->to->out, writes->out_end != 0 ? POLLOUT : 0);
 	}
-	if (wait_for(slots, 4, deadline, bulk, quick) == -1)
+	if (wait_for(c, slots, 4) == -1)
 		return 0; /* a signal */
 	for (int i = 0; i < 2; i++) {
 		struct side *side = c->d[i].from;
@@ -361,25 +362,21 @@ static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome
 /* The loop of relay_run, between its buffers' birth and death. */
 static int carry(struct carriage *c, struct outcome *outcome)
 {
-	int quick = 0; /* short waits in a row */
-	int64_t now, deadline;
-
 	for (;;) {
 		c->d[0].active = c->d[1].active = false;
 		if (step(&c->d[0], outcome) != 0 || step(&c->d[1], outcome) != 0)
 			return -1;
 		if ((c->d[0].done && c->d[1].done) || c->over)
 			break;
-		now = time_now();
+		c->now = time_now();
+		c->wake = NEVER;
 		if (c->d[0].active || c->d[1].active)
-			c->moved = now;
-		deadline = NEVER;
+			c->moved = c->now;
 		report_status(c->relay->report);
-		if (obey_signals(c, now, &deadline, outcome) != 0 ||
-		    keep_limits(c, now, &deadline, outcome) != 0)
+		if (obey_signals(c, outcome) != 0 || keep_limits(c, outcome) != 0)
 			return -1;
-		return_memory(c, now, &deadline);
-		if (!c->over && look(c, deadline, &quick, outcome) != 0)
+		return_memory(c);
+		if (!c->over && look(c, outcome) != 0)
 			return -1;
 	}
 	if (c->d[0].unread || c->d[1].unread) {

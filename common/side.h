@@ -6,8 +6,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "outcome.h"
-
 enum end_kind {
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
