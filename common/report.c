@@ -112,8 +112,8 @@ static void await_journal(const struct report *report)
 {
 	int unread = 0;
 
-	for (int i = 0; i < 200 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0; i++)
-		wait_poll(NULL, 0, time_now() + SECOND / 200);
+	for (int i = 0; i < 1000 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0; i++)
+		wait_poll(NULL, 0, time_now() + SECOND / 1000);
 }
 
 /* One line, one write: whole lines even where several processes share stderr. */
@@ -231,6 +231,6 @@ void report_end(struct report *report, const struct outcome *outcome)
 	    report->key, (unsigned long long)report->bytes_in,
 	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
 	say(report, report->record, priority, text, fields);
-	if (report->record == TO_JOURNAL)
+	if (report->journal != -1)
 		await_journal(report);
 }

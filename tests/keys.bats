@@ -490,6 +490,7 @@ free_port() {
 	random 32 credentials/clients_alice
 	random 32 credentials/clients_bob
 	random 32 credentials/others_carol
+	random 32 credentials/clients_README
 	random 32 keys/dave
 	chmod 440 credentials/*
 	printf 'require-pfs\n' >credentials/clients_bob.conf
@@ -501,7 +502,8 @@ free_port() {
 	[ -z "$(echo hello | spipe -f -t "127.0.0.1:$port" -k credentials/clients_bob 2>/dev/null)" ]
 	[ -z "$(spipe_as other)" ]
 	[ -z "$(spipe_as credentials/others_carol)" ]
-	statuses dec 5 0 0 0 77 77 77
+	[ -z "$(spipe_as credentials/clients_README)" ]
+	statuses dec 5 0 0 0 77 77 77 77
 	# 0440 is how systemd has them: no word about it
 	not grep -q 'chmod' dec.err
 	# what is no credential, and whatever has a slash, is a path
