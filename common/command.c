@@ -138,18 +138,6 @@ static int reap(struct command *command)
 	return status;
 }
 
-/* The command has ended with `status` as wait(2) gives it. */
-static int judge(const struct command *command, int status, struct outcome *outcome)
-{
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	if (WIFEXITED(status))
-		return fail(outcome, EX_UNAVAILABLE, "the command %s exited with status %d",
-		    command->name, WEXITSTATUS(status));
-	return fail(outcome, EX_UNAVAILABLE, "the command %s was killed by signal %d (%s)",
-	    command->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
-}
-
 /*
  * Wait until the command has ended, or `deadline`. It is not reaped, so that its group's number
  * stays ours until the group is killed. Returns whether it has.
@@ -178,6 +166,7 @@ bool command_failed(struct command *command, struct outcome *outcome)
 int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
 {
 	siginfo_t info;
+	int status;
 
 	if (command->pid == 0)
 		return 0;
@@ -188,7 +177,14 @@ int command_finish(struct command *command, int64_t deadline, struct outcome *ou
 		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
 		    command->name);
 	}
-	return judge(command, reap(command), outcome);
+	status = reap(command);
+	if (WIFSIGNALED(status))
+		return fail(outcome, EX_UNAVAILABLE, "the command %s was killed by signal %d (%s)",
+		    command->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (WEXITSTATUS(status) != 0)
+		return fail(outcome, EX_UNAVAILABLE, "the command %s exited with status %d",
+		    command->name, WEXITSTATUS(status));
+	return 0;
 }
 
 void command_kill(struct command *command)

@@ -30,7 +30,7 @@ struct direction {
 	struct side *from, *to;
 	struct packet_state *packets;
 	bool sealing;
-	uint8_t *in, *out;
+	uint8_t *in, *out;         /* one behind the other, WIRE_SIZE each */
 	size_t in_size;            /* bytes in `in`: less than a packet, but while being turned */
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
 	size_t batch;              /* packets to read at once */
@@ -326,8 +326,7 @@ static void return_memory(struct carriage *c)
 		if (d->batch == BATCH_FIRST || d->in_size != 0 || d->out_end != 0 ||
 		    !passed(c, c->moved, MEMORY_KEPT))
 			continue;
-		madvise(d->in, WIRE_SIZE, MADV_DONTNEED);
-		madvise(d->out, WIRE_SIZE, MADV_DONTNEED);
+		madvise(d->in, 2 * WIRE_SIZE, MADV_DONTNEED);
 		packet_rest(d->packets);
 		d->batch = BATCH_FIRST;
 	}
@@ -387,13 +386,6 @@ static int carry(struct carriage *c, struct outcome *outcome)
 	return 0;
 }
 
-static uint8_t *buffer(void)
-{
-	void *p = mmap(NULL, WIRE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 int relay_run(const struct relay *relay, struct outcome *outcome)
 {
 	struct carriage c = { .relay = relay, .moved = time_now(), .reading = true };
@@ -411,10 +403,11 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->reader = i == 0 && !relay->near_is_plain ? relay->command : NULL;
 		d->writer = i == 1 ? relay->command : NULL;
 		d->batch = BATCH_FIRST;
-		d->in = buffer();
-		d->out = buffer();
-		if (d->in == NULL || d->out == NULL)
+		d->in = mmap(NULL, 2 * WIRE_SIZE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (d->in == MAP_FAILED)
 			return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
+		d->out = d->in + WIRE_SIZE;
 	}
 	if (relay->header != NULL) {
 		uint8_t *place = first->sealing ? first->in : first->out;

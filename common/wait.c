@@ -61,15 +61,12 @@ void signals_release(void)
 
 int wait_poll(struct pollfd *fds, nfds_t count, int64_t deadline)
 {
+	int64_t left = deadline == NEVER ? 0 : deadline - time_now();
 	struct timespec timeout = { 0 };
-	int64_t left;
 
-	if (deadline == NEVER)
-		return ppoll(fds, count, NULL, &mask_found);
-	left = deadline - time_now();
 	if (left > 0) {
 		timeout.tv_sec = left / SECOND;
 		timeout.tv_nsec = left % SECOND;
 	}
-	return ppoll(fds, count, &timeout, &mask_found);
+	return ppoll(fds, count, deadline == NEVER ? NULL : &timeout, &mask_found);
 }
