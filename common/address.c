@@ -87,17 +87,15 @@ int address_parse(struct address *address, const char *text)
 }
 
 /* An address and port from two variables. Returns 0, or -1 with nothing set if they hold none. */
-static int from_variables(struct address *address, const char *const names[2])
+static int from_variables(struct address *address, const char *name, const char *port_name)
 {
-	const char *text = getenv(names[0]);
+	const char *text = name == NULL ? NULL : getenv(name);
 	char *end;
 	unsigned long port;
 
-	if (text == NULL || address_parse(address, text) != 0) {
-		memset(address, 0, sizeof(*address));
+	if (text == NULL || address_parse(address, text) != 0)
 		return -1;
-	}
-	text = getenv(names[1]);
+	text = getenv(port_name);
 	port = text == NULL ? 0 : strtoul(text, &end, 10);
 	if (text != NULL && *end == '\0' && port <= 65535)
 		address->port = (uint32_t)port;
@@ -106,19 +104,18 @@ static int from_variables(struct address *address, const char *const names[2])
 
 static void from_environment(struct peer *peer)
 {
-	static const struct {
-		const char *remote[2], *local[2];
-	} names[] = {
-		{ { "REMOTE_ADDR", "REMOTE_PORT" }, { "", "" } },
-		{ { "TCPREMOTEIP", "TCPREMOTEPORT" }, { "TCPLOCALIP", "TCPLOCALPORT" } },
-		{ { "REMOTE_HOST", "REMOTE_PORT" }, { "", "" } },
-		{ { "SOCAT_PEERADDR", "SOCAT_PEERPORT" }, { "SOCAT_SOCKADDR", "SOCAT_SOCKPORT" } },
+	/* The remote address and port, then the local ones if they are told. */
+	static const char *const names[][4] = {
+		{ "REMOTE_ADDR", "REMOTE_PORT" },
+		{ "TCPREMOTEIP", "TCPREMOTEPORT", "TCPLOCALIP", "TCPLOCALPORT" },
+		{ "REMOTE_HOST", "REMOTE_PORT" },
+		{ "SOCAT_PEERADDR", "SOCAT_PEERPORT", "SOCAT_SOCKADDR", "SOCAT_SOCKPORT" },
 	};
 
 	memset(peer, 0, sizeof(*peer));
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (from_variables(&peer->remote, names[i].remote) == 0) {
-			from_variables(&peer->local, names[i].local);
+		if (from_variables(&peer->remote, names[i][0], names[i][1]) == 0) {
+			from_variables(&peer->local, names[i][2], names[i][3]);
 			return;
 		}
 }

@@ -12,11 +12,10 @@
 
 #include "wait.h"
 
-#define LAUNCHER_GO 3
-#define LAUNCHER_FAILURE 4
+#define LAUNCHER_CONTROL 3
 
 /* Runs in the child. It knows no secret: those are in memory that fork wipes. */
-static void launcher(int far, int go, int failure, char *const *argv, const struct keyring *ring,
+static void launcher(int far, int control, char *const *argv, const struct keyring *ring,
     bool quiet, pid_t parent)
 {
 	uint32_t key;
@@ -28,13 +27,12 @@ static void launcher(int far, int go, int failure, char *const *argv, const stru
 	 */
 	if (dup2(far, STDIN_FILENO) == -1 || dup2(far, STDOUT_FILENO) == -1 ||
 	    (quiet && dup2(open("/dev/null", O_WRONLY), STDERR_FILENO) == -1) ||
-	    (go = fcntl(go, F_DUPFD, 10)) == -1 || (failure = fcntl(failure, F_DUPFD, 10)) == -1 ||
-	    dup3(go, LAUNCHER_GO, O_CLOEXEC) == -1 ||
-	    dup3(failure, LAUNCHER_FAILURE, O_CLOEXEC) == -1 ||
-	    close_range(LAUNCHER_FAILURE + 1, ~0U, 0) != 0)
+	    (control = fcntl(control, F_DUPFD, 10)) == -1 ||
+	    dup3(control, LAUNCHER_CONTROL, O_CLOEXEC) == -1 ||
+	    close_range(LAUNCHER_CONTROL + 1, ~0U, 0) != 0)
 		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent || read(LAUNCHER_GO, &key, sizeof(key)) != sizeof(key) ||
+	if (getppid() != parent || read(LAUNCHER_CONTROL, &key, sizeof(key)) != sizeof(key) ||
 	    key >= ring->count || (argv = keyring_command(ring, key, argv)) == NULL)
 		_exit(0);
 	setenv("SPIPE_KEY", ring->key[key].name, 1);
@@ -43,17 +41,17 @@ static void launcher(int far, int go, int failure, char *const *argv, const stru
 	signals_release();
 	secret_unharden();
 	execvp(argv[0], argv);
-	(void)!write(LAUNCHER_FAILURE, &errno, sizeof(errno));
+	(void)!write(LAUNCHER_CONTROL, &errno, sizeof(errno));
 	_exit(127);
 }
 
 int command_prepare(struct command *command, char *const *argv, const struct keyring *ring,
     bool quiet, struct outcome *outcome)
 {
-	int go[2], failure[2], far[2];
+	int control[2], far[2];
 	pid_t parent = getpid();
 
-	if (pipe2(go, O_CLOEXEC) != 0 || pipe2(failure, O_CLOEXEC) != 0 ||
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
 		return fail(outcome, EX_OSERR, "no descriptors for the command: %s", strerror(errno));
 	command->pid = fork();
@@ -62,13 +60,11 @@ int command_prepare(struct command *command, char *const *argv, const struct key
 		return fail(outcome, EX_OSERR, "cannot fork for the command: %s", strerror(errno));
 	}
 	if (command->pid == 0)
-		launcher(far[1], go[0], failure[1], argv, ring, quiet, parent);
+		launcher(far[1], control[1], argv, ring, quiet, parent);
 	setpgid(command->pid, command->pid); /* whoever of the two comes first */
-	close(go[0]);
-	close(failure[1]);
+	close(control[1]);
 	close(far[1]);
-	command->go = go[1];
-	command->failure = failure[0];
+	command->control = control[0];
 	command->socket = far[0];
 	return 0;
 }
@@ -80,10 +76,10 @@ int command_start(struct command *command, size_t key, const char *name, struct 
 	ssize_t got;
 
 	command->name = name;
-	if (write(command->go, &index, sizeof(index)) != sizeof(index))
+	if (write(command->control, &index, sizeof(index)) != sizeof(index))
 		return fail(outcome, EX_OSERR, "the launcher of the command is gone: %s",
 		    strerror(errno));
-	while ((got = read(command->failure, &error, sizeof(error))) == -1 && errno == EINTR)
+	while ((got = read(command->control, &error, sizeof(error))) == -1 && errno == EINTR)
 		;
 	if (got == sizeof(error))
 		return fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s", command->name,
@@ -104,15 +100,12 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
 	struct cmsghdr *passed;
 	struct sockaddr_storage address;
-	socklen_t size = sizeof(address);
-	int fd = -1;
+	socklen_t size = sizeof(address), type_size = sizeof(int);
+	int fd = -1, type;
 
 	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
-		if (signal_stop) {
-			outcome->signal = signal_stop;
-			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was "
-			    "connecting", outcome->signal, command->name);
-		}
+		if (signal_stop)
+			return fail_signal(outcome, signal_stop, " while the command was connecting");
 		if (errno != EAGAIN && errno != EINTR)
 			break;
 		if (wait_poll(&ready, 1, deadline) == 0)
@@ -127,10 +120,22 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	command->socket = -1;
 	if (command_finish(command, deadline, outcome) != 0)
 		return -1;
-	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0)
+	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
-		    "socket: -p needs one that does, as nc -F", command->name);
+		    "stream socket: -p needs one that does, as nc -F", command->name);
 	return fd;
+}
+
+/* Kill what is left of the command's group. Returns the command's status as wait(2) gives it. */
+static int reap(struct command *command)
+{
+	int status = 0;
+
+	kill(-command->pid, SIGKILL);
+	waitpid(command->pid, &status, 0);
+	command->pid = 0;
+	return status;
 }
 
 /* The command has ended with `status` as wait(2) gives it. */
@@ -172,25 +177,18 @@ bool command_failed(struct command *command, struct outcome *outcome)
 
 int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
 {
-	int status = 0;
 	siginfo_t info;
 
 	if (command->pid == 0)
 		return 0;
 	if (!await_end(command, deadline, &info)) {
 		command_kill(command);
-		if (signal_stop) {
-			outcome->signal = signal_stop;
-			return fail(outcome, EX_TEMPFAIL, "ended by signal %d while %s was ending",
-			    outcome->signal, command->name);
-		}
+		if (signal_stop)
+			return fail_signal(outcome, signal_stop, " while the command was ending");
 		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
 		    command->name);
 	}
-	kill(-command->pid, SIGKILL);
-	waitpid(command->pid, &status, 0);
-	command->pid = 0;
-	return judge(command, status, outcome);
+	return judge(command, reap(command), outcome);
 }
 
 void command_kill(struct command *command)
@@ -199,7 +197,5 @@ void command_kill(struct command *command)
 		return;
 	/* Stopped first, so that none of them runs on to see another's end as its end of input. */
 	kill(-command->pid, SIGSTOP);
-	kill(-command->pid, SIGKILL);
-	waitpid(command->pid, NULL, 0);
-	command->pid = 0;
+	reap(command);
 }

@@ -14,8 +14,7 @@
  */
 struct command {
 	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
-	int go;           /* we write the key's index here, and the launcher goes */
-	int failure;      /* the launcher writes errno here if it can't; end of file: it runs */
+	int control;      /* the key's index to the launcher; errno back if it can't, or an end: it runs */
 	int socket;       /* our end of its stdin and stdout */
 	const char *name; /* for messages */
 };

@@ -18,7 +18,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	struct options *options = &c->options;
 
 	memset(c, 0, sizeof(*c));
-	c->near.in = c->near.out = c->far.in = c->far.out = -1;
+	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
 	secret_harden();
 	near_find(&c->near_found);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
@@ -44,7 +44,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	c->secrets->handshake.pfs = !options->no_pfs;
 	c->secrets->handshake.require_pfs = options->require_pfs;
 	return keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
-	    role == ROLE_DEC, &c->report, &c->outcome);
+	    role == ROLE_DEC, c->deadline, &c->report, &c->outcome);
 }
 
 int connection_prepare_far(struct connection *c)
@@ -56,8 +56,12 @@ int connection_prepare_far(struct connection *c)
 	if (!any && !c->near_found.ucspi)
 		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
-	if (c->options.command == NULL && c->near_found.ucspi) /* now: a pipe is opened anew */
+	if (c->options.command == NULL && c->near_found.ucspi) { /* now: a pipe is opened anew */
+		if (near_check(6, "far side", &c->outcome) != 0 ||
+		    near_check(7, "far side", &c->outcome) != 0)
+			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
+	}
 	return any ? command_prepare(&c->command, c->options.command, &c->ring,
 	    c->near_found.is_stderr, &c->outcome) : 0;
 }
@@ -189,12 +193,8 @@ int connection_close(struct connection *c, bool ended)
 	if (!c->options.shown)
 		report_end(&c->report, outcome);
 	if (outcome->signal != 0) {
-		sigset_t ours;
-
+		signals_release();
 		signal(outcome->signal, SIG_DFL);
-		sigemptyset(&ours);
-		sigaddset(&ours, outcome->signal);
-		sigprocmask(SIG_UNBLOCK, &ours, NULL);
 		kill(getpid(), outcome->signal);
 	}
 	return outcome->status;

@@ -73,21 +73,18 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 }
 
 /* The outcome of an exchange that failed with errno. */
-static int lost(const struct handshake *h, const char *peer, struct outcome *outcome)
+static int lost(const struct handshake *h, struct outcome *outcome)
 {
-	if (errno == EINTR && signal_stop) {
-		outcome->signal = signal_stop;
-		return fail(outcome, EX_TEMPFAIL, "ended by signal %d during the handshake",
-		    outcome->signal);
-	}
+	if (errno == EINTR && signal_stop)
+		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
 		return fail(outcome, EX_TEMPFAIL, "the handshake did not finish in time: no "
-		    "(full) answer from the %s", peer);
+		    "(full) answer from the %s", h->peer);
 	if (!h->met)
 		return fail(outcome, EX_NOPERM, "the %s closed the connection before the handshake: "
-		    "it is not spiped, or in trouble of its own", peer);
+		    "it is not spiped, or in trouble of its own", h->peer);
 	return fail(outcome, EX_NOPERM, "the %s closed the connection during the handshake: most "
-	    "likely it has another key; else its own log tells", peer);
+	    "likely it has another key; else its own log tells", h->peer);
 }
 
 static int no_memory(struct outcome *outcome)
@@ -96,33 +93,29 @@ static int no_memory(struct outcome *outcome)
 }
 
 /* Judge the peer's y, whose MAC was right. */
-static int check_value(const struct handshake *h, const char *peer, struct outcome *outcome)
+static int check_value(const struct handshake *h, struct outcome *outcome)
 {
-	switch (dh_classify(h->theirs)) {
-	case DH_INVALID:
+	enum dh_kind kind = dh_classify(h->theirs);
+
+	if (kind == DH_INVALID)
 		return fail(outcome, EX_NOPERM, "the %s sent a number outside the group: it is "
-		    "not spiped", peer);
-	case DH_GUESSABLE:
-		if (h->require_pfs)
-			return fail(outcome, EX_NOPERM, "the %s offers no forward secrecy, and "
-			    "it is required here", peer);
-		break;
-	case DH_SOUND:
-		break;
-	}
+		    "not spiped", h->peer);
+	if (kind == DH_GUESSABLE && h->require_pfs)
+		return fail(outcome, EX_NOPERM, "the %s offers no forward secrecy, and it is "
+		    "required here", h->peer);
 	return 0;
 }
 
 /* Our nonce and exponent, and the exchange of nonces. */
 static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t *theirs,
-    int64_t deadline, const char *peer, struct outcome *outcome)
+    int64_t deadline, struct outcome *outcome)
 {
 	if (random_bytes(ours, NONCE_SIZE) != 0 || random_bytes(h->x, sizeof(h->x)) != 0)
 		return fail(outcome, EX_OSERR, "no randomness from the kernel: %s",
 		    strerror(errno));
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
-		return lost(h, peer, outcome);
+		return lost(h, outcome);
 	h->met = true;
 	return 0;
 }
@@ -132,7 +125,8 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 {
 	uint8_t mac[HASH_SIZE];
 
-	if (begin(h, wire, h->nonces, h->nonces + NONCE_SIZE, deadline, "server", outcome) != 0)
+	h->peer = "server";
+	if (begin(h, wire, h->nonces, h->nonces + NONCE_SIZE, deadline, outcome) != 0)
 		return -1;
 	hmac_key_set(&h->K, secret, KEY_SIZE);
 	handshake_derive_dhmac(h);
@@ -140,12 +134,12 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0 ||
 	    side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost(h, "server", outcome);
+		return lost(h, outcome);
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM, "the server did not prove that it holds the key: "
 		    "it has another one, or is not spiped");
-	if (check_value(h, "server", outcome) != 0)
+	if (check_value(h, outcome) != 0)
 		return -1;
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
 }
@@ -156,16 +150,17 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 {
 	long index;
 
-	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, "client", outcome) != 0)
+	h->peer = "client";
+	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, outcome) != 0)
 		return -1;
 	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost(h, "client", outcome);
+		return lost(h, outcome);
 	index = handshake_find_key(h, secrets, count);
 	if (index == -1)
 		return fail(outcome, EX_NOPERM, "the client did not prove that it holds %s: it "
 		    "has another one, or is not spiped", count == 1 ? "the key" : "a key");
 	*found = (size_t)index;
-	return check_value(h, "client", outcome);
+	return check_value(h, outcome);
 }
 
 int handshake_server_answer(struct handshake *h, struct side *wire, int64_t deadline,
@@ -174,6 +169,6 @@ int handshake_server_answer(struct handshake *h, struct side *wire, int64_t dead
 	if (handshake_prove(h, h->dhmac + HASH_SIZE) != 0)
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0)
-		return lost(h, "client", outcome);
+		return lost(h, outcome);
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
 }

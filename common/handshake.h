@@ -6,7 +6,6 @@
 #include "crypto.h"
 #include "keys.h"
 #include "outcome.h"
-#include "packet.h"
 #include "side.h"
 
 #define NONCE_SIZE 32
@@ -22,6 +21,7 @@ struct handshake {
 	uint8_t ours[PROOF_SIZE], theirs[PROOF_SIZE];
 	uint8_t shared[DH_SIZE]; /* y_SC */
 	uint8_t keys[STREAM_KEYS_SIZE];
+	const char *peer; /* "server" or "client", for messages */
 	bool met;         /* the peer's nonce has come */
 	bool pfs;         /* false: send y = 1 */
 	bool require_pfs; /* refuse a peer whose y is guessable */

@@ -15,8 +15,7 @@
 
 #include "crypto.h"
 #include "report.h"
-
-#define KEY_BUFFER 16384
+#include "wait.h"
 
 void *secret_alloc(size_t size)
 {
@@ -70,85 +69,76 @@ char *const *keyring_command(const struct keyring *ring, size_t key, char *const
 	return rules != NULL && rules->command[0] != NULL ? rules->command : usual;
 }
 
-/*
- * Warn where others than the owner may write to a file or directory, and so let themselves in, or
- * may read a key.
- */
-static void check_mode(const char *what, const char *path, mode_t mode, struct report *report)
+/* Warn of a mode that lets others read a secret, or write and so let themselves in. */
+static void check_mode(const char *what, const char *path, mode_t mode, mode_t forbidden,
+    const char *remedy, struct report *report)
 {
-	bool key = strcmp(what, "key") == 0, writable = (mode & (S_IWGRP | S_IWOTH)) != 0;
-	mode_t others = writable ? S_IWOTH : S_IROTH;
+	bool writable = (mode & forbidden & (S_IWGRP | S_IWOTH)) != 0;
 
-	if (writable || (key && (mode & (S_IRGRP | S_IROTH)) != 0))
-		report_warn(report, "%s %s: %s by %s, chmod %s it", what, path,
+	if ((mode & forbidden) != 0)
+		report_warn(report, "%s %s: %s by %s, %s it", what, path,
 		    writable ? "writable" : "readable",
-		    (mode & others) != 0 ? "everyone" : "its group", key ? "600" : "go-w");
+		    (mode & (writable ? S_IWOTH : S_IROTH)) != 0 ? "everyone" : "its group", remedy);
 }
 
-/* Open a key file and say what is wrong with it, if anything. */
-static int open_key(int dir, const char *path, struct stat *st, const char **problem)
-{
-	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+/* What a key file is read with, in secret memory. */
+struct scratch {
+	SHA256_CTX state;
+	uint8_t data[16384];
+};
 
-	if (fd == -1) {
-		*problem = strerror(errno);
-		return -1;
-	}
-	if (fstat(fd, st) != 0)
-		*problem = strerror(errno);
-	else if (S_ISDIR(st->st_mode))
-		*problem = "is a directory";
-	else if (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode))
-		*problem = "is not a file";
-	else {
-		if (S_ISFIFO(st->st_mode))
-			fcntl(fd, F_SETFL, 0); /* it has a writer, or is empty: no open to hang in */
-		return fd;
-	}
-	close(fd);
-	return -1;
-}
+/* What loads keys, and where to. */
+struct loader {
+	struct keyring *ring;
+	bool with_rules;
+	int64_t deadline;
+	struct report *report;
+};
 
-/* hash = SHA256 of all of fd. Returns NULL, or what is wrong. `buffer` is secret memory. */
-static const char *hash_file(int fd, const struct stat *st, uint8_t *buffer, size_t size,
-    uint8_t hash[static KEY_SIZE])
+/* hash = SHA256 of all of `fd`, a regular file of `size` bytes or if that is -1 a FIFO. */
+static int hash_file(const struct loader *loader, int fd, off_t size,
+    uint8_t hash[static KEY_SIZE], struct outcome *problem)
 {
-	SHA256_CTX *state = (SHA256_CTX *)buffer;
-	size_t total = 0, last = 0;
+	struct scratch *scratch = loader->ring->scratch;
+	struct pollfd ready = { .fd = fd, .events = POLLIN };
+	off_t total = 0;
+	size_t last = 0;
 	ssize_t got;
 
-	buffer += sizeof(*state);
-	size -= sizeof(*state);
-	SHA256_Init(state);
-	while ((got = read(fd, buffer, size)) != 0) {
-		if (got == -1 && errno == EINTR)
-			continue;
-		if (got == -1)
-			return strerror(errno);
-		SHA256_Update(state, buffer, (size_t)got);
-		total += (size_t)got;
-		last = (size_t)got;
-		if (S_ISREG(st->st_mode) && total == (size_t)st->st_size)
-			break; /* a call less for each of many keys */
+	SHA256_Init(&scratch->state);
+	/* Not read on to the end of a file whose size is known: a call less for each of many keys. */
+	while ((total == 0 || total != size) &&
+	    (got = read(fd, scratch->data, sizeof(scratch->data))) != 0) {
+		if (got > 0) {
+			SHA256_Update(&scratch->state, scratch->data, (size_t)got);
+			last = (size_t)got;
+			total += got;
+		} else if (errno != EAGAIN && errno != EINTR)
+			return fail(problem, EX_CONFIG, "%s", strerror(errno));
+		else if (signal_stop)
+			return fail_signal(problem, signal_stop, " while it was read");
+		else if (wait_poll(&ready, 1, loader->deadline) == 0)
+			return fail(problem, EX_TEMPFAIL, "not all of it came in time");
 	}
-	SHA256_Final(hash, state);
-	wipe(buffer, size);
+	SHA256_Final(hash, &scratch->state);
+	wipe(scratch, sizeof(*scratch));
 	/*
 	 * Vector registers still hold the file's last bytes, and the kernel puts those on our stack
 	 * when a signal comes: the same way again, with zeros.
 	 */
-	SHA256_Init(state);
-	SHA256_Update(state, buffer, last);
-	SHA256_Final(buffer, state);
-	wipe(state, sizeof(*state) + HASH_SIZE);
+	SHA256_Init(&scratch->state);
+	SHA256_Update(&scratch->state, scratch->data, last);
+	SHA256_Final(scratch->data, &scratch->state);
 	if (total == 0)
-		return "is empty";
-	return total < KEY_FILE_LEAST ? "is shorter than 32 bytes" : NULL;
+		return fail(problem, EX_CONFIG, "is empty");
+	if (total < KEY_FILE_LEAST)
+		return fail(problem, EX_CONFIG, "is shorter than 32 bytes");
+	return 0;
 }
 
-/* Read PATH.conf. Returns 0, with *rules NULL where there is none, or -1 with `problem` set. */
-static int load_rules(int dir, const char *path, struct rules **rules, bool credential,
-    struct report *report, char *problem, size_t size)
+/* Read PATH.conf. *rules is NULL where there is none. */
+static int load_rules(const struct loader *loader, int dir, const char *path, bool credential,
+    struct rules **rules, struct outcome *problem)
 {
 	char conf[PATH_MAX];
 	const char *what;
@@ -163,61 +153,61 @@ static int load_rules(int dir, const char *path, struct rules **rules, bool cred
 		return 0;
 	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	*rules = calloc(1, sizeof(**rules));
-	if (fd == -1 || *rules == NULL ||
-	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
-		snprintf(problem, size, "its rules, %s: %s", conf, strerror(errno));
+	if (fd == -1 || *rules == NULL || (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
+		fail(problem, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
 	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
-		snprintf(problem, size, "its rules, %s: too long, or no text", conf);
+		fail(problem, EX_CONFIG, "its rules, %s: too long, or no text", conf);
 	else if (rules_parse(*rules, &line, &what) != 0)
-		snprintf(problem, size, "its rules, %s line %d: %s", conf, line, what);
-	else {
-		if (!credential && fstat(fd, &st) == 0)
-			check_mode("rules", conf, st.st_mode, report);
-		close(fd);
-		return 0;
-	}
+		fail(problem, EX_CONFIG, "its rules, %s line %d: %s", conf, line, what);
+	else if (!credential && fstat(fd, &st) == 0)
+		check_mode("rules", conf, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
+		    loader->report);
 	if (fd != -1)
 		close(fd);
-	free(*rules);
-	*rules = NULL;
-	return -1;
+	return problem->status == 0 ? 0 : -1;
 }
 
 /*
- * Load one key as the ring's next, from `dir` or, where that is AT_FDCWD, as given by its name.
- * Returns 0, or -1 with `problem` set and the ring unchanged.
+ * Load one key as the ring's next, from directory `dir` or, where that is AT_FDCWD, as named by the
+ * user. Returns 0, or -1 with the problem set and the ring unchanged.
  */
-static int load_key(struct keyring *ring, int dir, const char *path, const char *name,
-    bool with_rules, bool credential, struct report *report, char *problem, size_t size)
+static int load_key(const struct loader *loader, int dir, const char *path, const char *name,
+    bool credential, struct outcome *problem)
 {
+	struct keyring *ring = loader->ring;
 	struct key *key = &ring->key[ring->count];
-	const char *what = NULL;
 	struct stat st = { 0 };
 	int fd;
 
 	/* It goes into logs, headers and the command's environment. */
 	for (const char *c = name; *c != '\0'; c++)
 		if ((unsigned char)*c < ' ' || *c == 127)
-			what = "a control character in its name";
-	fd = what == NULL ? open_key(dir, path, &st, &what) : -1;
-	if (fd != -1) {
-		/* In a directory nobody has said that this one is a key. */
-		if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
-			what = "open to everyone, and so no secret; if it is a key, chmod 600 it";
-		else
-			what = hash_file(fd, &st, ring->buffer, KEY_BUFFER,
-			    ring->secret[ring->count]);
+			return fail(problem, EX_CONFIG, "a control character in its name");
+	/* No open to hang in: a FIFO without a writer is empty. */
+	fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd == -1 || fstat(fd, &st) != 0)
+		fail(problem, EX_CONFIG, "%s", strerror(errno));
+	else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
+		fail(problem, EX_CONFIG, S_ISDIR(st.st_mode) ? "is a directory" : "is not a file");
+	else if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
+		/* Nobody has said that this one is a key. */
+		fail(problem, EX_CONFIG, "open to everyone, and so no secret; if it is a key, chmod "
+		    "600 it");
+	else
+		hash_file(loader, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
+		    ring->secret[ring->count], problem);
+	if (fd != -1)
 		close(fd);
-	}
-	if (what != NULL) {
-		snprintf(problem, size, "%s", what);
+	if (problem->status != 0)
 		return -1;
-	}
 	if (!credential && S_ISREG(st.st_mode))
-		check_mode("key", path, st.st_mode, report);
-	if (with_rules &&
-	    load_rules(dir, path, &key->rules, credential, report, problem, size) != 0)
+		check_mode("key", path, st.st_mode, S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH,
+		    "chmod 600", loader->report);
+	if (loader->with_rules &&
+	    load_rules(loader, dir, path, credential, &key->rules, problem) != 0) {
+		free(key->rules);
 		return -1;
+	}
 	key->name = name;
 	ring->count++;
 	return 0;
@@ -256,78 +246,82 @@ static bool is_regular(int dir, const struct dirent *entry)
 {
 	struct stat st;
 
-	if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK)
-		return entry->d_type == DT_REG;
-	return fstatat(dir, entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode);
+	return entry->d_type == DT_REG ||
+	    (fstatat(dir, entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode));
 }
 
-static void load_directory(struct keyring *ring, int dir, struct dirent **entries, int count,
-    const char *prefix, bool with_rules, struct report *report)
+static void load_directory(const struct loader *loader, int dir, struct dirent **entries, int count,
+    const char *prefix)
 {
-	char problem[PATH_MAX + 128];
-	const char *name;
-
 	for (int i = 0; i < count; i++) {
-		name = entries[i]->d_name;
-		if (strncmp(name, prefix, strlen(prefix)) != 0 || name[strlen(prefix)] == '.' ||
-		    strncmp(name + strlen(prefix), "README", strlen("README")) == 0 ||
+		const char *file = entries[i]->d_name;
+		size_t length = strlen(prefix);
+		struct outcome problem = { 0 };
+
+		if (strncmp(file, prefix, length) != 0 || file[length] == '.' ||
+		    strncmp(file + length, "README", strlen("README")) == 0 ||
 		    !is_regular(dir, entries[i]))
 			continue;
-		if (ends_with(name, ".conf")) {
-			check_owner(dir, name, report);
-			continue;
-		}
-		if (load_key(ring, dir, name, name + strlen(prefix), with_rules, prefix[0] != '\0',
-		    report, problem, sizeof(problem)) != 0)
-			report_warn(report, "key %s is skipped: %s", name, problem);
+		if (ends_with(file, ".conf"))
+			check_owner(dir, file, loader->report);
+		else if (load_key(loader, dir, file, file + length, length != 0, &problem) != 0)
+			report_warn(loader->report, "key %s is skipped: %s", file, problem.reason);
 	}
 }
 
-int keyring_load(struct keyring *ring, const char *const *files, size_t count, const char *dir,
-    bool with_rules, struct report *report, struct outcome *outcome)
+/* A name without a slash may be that of a credential. */
+static int load_file(const struct loader *loader, const char *path, const char *credentials,
+    struct outcome *outcome)
 {
-	const char *credentials = getenv("CREDENTIALS_DIRECTORY"), *path;
-	char problem[PATH_MAX + 128], prefix[NAME_MAX + 2] = "", found[PATH_MAX];
-	struct dirent **entries = NULL;
-	struct stat st;
-	int dir_fd = -1, entry_count = 0;
+	char found[PATH_MAX] = "";
 	bool credential;
+	struct outcome problem = { 0 };
 
+	if (credentials != NULL && strchr(path, '/') == NULL)
+		snprintf(found, sizeof(found), "%s/%s", credentials, path);
+	credential = found[0] != '\0' && access(found, F_OK) == 0;
+	if (load_key(loader, AT_FDCWD, credential ? found : path, basename(path), credential,
+	    &problem) == 0)
+		return 0;
+	outcome->signal = problem.signal;
+	return fail(outcome, problem.status, "key %s: %s", credential ? found : path, problem.reason);
+}
+
+int keyring_load(struct keyring *ring, const char *const *files, size_t count, const char *dir,
+    bool with_rules, int64_t deadline, struct report *report, struct outcome *outcome)
+{
+	const char *credentials = getenv("CREDENTIALS_DIRECTORY"), *path = dir;
+	char prefix[NAME_MAX + 2] = "";
+	int dir_fd = -1, entry_count = 0;
+	struct loader loader = { ring, with_rules, deadline, report };
+	struct stat st;
+
+	if (dir != NULL && credentials != NULL && strchr(dir, '/') == NULL) {
+		snprintf(prefix, sizeof(prefix), "%s_", dir);
+		path = credentials;
+	}
 	if (dir != NULL) {
-		path = dir;
-		if (credentials != NULL && strchr(dir, '/') == NULL) {
-			path = credentials;
-			snprintf(prefix, sizeof(prefix), "%s_", dir);
-		}
 		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (dir_fd == -1 || (entry_count = scandir(path, &entries, matters, alphasort)) == -1)
+		if (dir_fd == -1 ||
+		    (entry_count = scandir(path, &ring->entries, matters, alphasort)) == -1)
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
 		if (prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
-			check_mode("key directory", path, st.st_mode, report);
+			check_mode("key directory", path, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
+			    report);
 	}
 	ring->room = count + (size_t)entry_count;
 	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
 	ring->secret = secret_alloc((ring->room + 1) * sizeof(*ring->secret));
-	ring->buffer = secret_alloc(KEY_BUFFER);
-	if (ring->key == NULL || ring->secret == NULL || ring->buffer == NULL)
+	ring->scratch = secret_alloc(sizeof(*ring->scratch));
+	if (ring->key == NULL || ring->secret == NULL || ring->scratch == NULL)
 		return fail(outcome, EX_OSERR, "no memory for %zu keys", ring->room);
 
-	for (size_t i = 0; i < count; i++) {
-		path = files[i];
-		credential = credentials != NULL && strchr(path, '/') == NULL;
-		if (credential) {
-			snprintf(found, sizeof(found), "%s/%s", credentials, path);
-			credential = access(found, F_OK) == 0;
-			path = credential ? found : path;
-		}
-		if (load_key(ring, AT_FDCWD, path, basename(files[i]), with_rules, credential, report,
-		    problem, sizeof(problem)) != 0)
-			return fail(outcome, EX_CONFIG, "key %s: %s", path, problem);
-	}
+	for (size_t i = 0; i < count; i++)
+		if (load_file(&loader, files[i], credentials, outcome) != 0)
+			return -1;
 	if (dir == NULL)
 		return 0;
-	load_directory(ring, dir_fd, entries, entry_count, prefix, with_rules, report);
-	ring->entries = entries;
+	load_directory(&loader, dir_fd, ring->entries, entry_count, prefix);
 	close(dir_fd);
 	return ring->count > 0 ? 0 :
 	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
@@ -344,7 +338,7 @@ void keyring_warn_twins(const struct keyring *ring, size_t key, struct report *r
 void keyring_wipe(struct keyring *ring)
 {
 	secret_free(ring->secret, (ring->room + 1) * sizeof(*ring->secret));
-	secret_free(ring->buffer, KEY_BUFFER);
+	secret_free(ring->scratch, sizeof(*ring->scratch));
 	ring->secret = NULL;
-	ring->buffer = NULL;
+	ring->scratch = NULL;
 }

@@ -39,7 +39,7 @@ struct keyring {
 		struct rules *rules; /* NULL: none */
 	} *key;
 	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
-	uint8_t *buffer; /* secret memory, for reading a file */
+	struct scratch *scratch; /* secret memory, for reading a file */
 	size_t room;
 	struct dirent **entries; /* of the directory, for the names; NULL without one */
 };
@@ -48,11 +48,11 @@ struct keyring {
  * Load the `count` key files at `files` and those in directory `dir` (NULL: none), with the rules
  * beside them if `with_rules`. A name without a slash is looked up in $CREDENTIALS_DIRECTORY
  * first; a directory's name likewise: systemd puts the files of a directory credential there as
- * NAME_FILE. Warns of what is wrong but can be lived with. Returns 0, or -1 with the outcome (78)
- * set.
+ * NAME_FILE. Warns of what is wrong but can be lived with. Returns 0, or -1 with the outcome set:
+ * 78, 71, or for a FIFO that is not read by `deadline` 75, or the signal that ended us.
  */
 int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
-    bool with_rules, struct report *, struct outcome *);
+    bool with_rules, int64_t deadline, struct report *, struct outcome *);
 
 /* The command for the holder of a key: its own by its rules, else `usual`, which may be NULL. */
 char *const *keyring_command(const struct keyring *, size_t key, char *const *usual);

@@ -23,23 +23,26 @@ static long passed_descriptors(void)
 	return count;
 }
 
-static void check(int fd, struct outcome *wrong)
+int near_check(int fd, const char *side, struct outcome *outcome)
 {
 	int value = 0;
 	socklen_t size = sizeof(value);
 	struct stat st;
 
 	if (fstat(fd, &st) != 0)
-		fail(wrong, EX_USAGE, "descriptor %d, the near side, is not open", fd);
-	else if (S_ISDIR(st.st_mode))
-		fail(wrong, EX_USAGE, "descriptor %d, the near side, is a directory", fd);
-	else if (!S_ISSOCK(st.st_mode))
-		return;
-	else if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
-		fail(wrong, EX_USAGE, "descriptor %d is not a stream socket", fd);
-	else if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0)
-		fail(wrong, EX_USAGE, "descriptor %d is a listening socket, not a connection: use "
-		    "Accept=yes (systemd) or wait = no (xinetd)", fd);
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not open", fd, side);
+	if (S_ISDIR(st.st_mode))
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is a directory", fd, side);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not a stream socket", fd,
+		    side);
+	value = 0;
+	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size);
+	if (value != 0)
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is a listening socket, not a "
+		    "connection: who starts us has to accept, as with Accept=yes (systemd) or "
+		    "wait = no (xinetd)", fd, side);
+	return 0;
 }
 
 /* Would what we write to stderr reach the one at the other end of fd? */
@@ -72,11 +75,9 @@ void near_find(struct near *near)
 		    "connection is what we serve", passed);
 	else if (passed == 1)
 		near->in = near->out = LISTEN_FDS_START;
-	if (near->wrong.status == 0)
-		check(near->in, &near->wrong);
-	if (near->wrong.status == 0)
-		check(near->out, &near->wrong);
+	if (near->wrong.status == 0 && near_check(near->in, "near side", &near->wrong) == 0)
+		near_check(near->out, "near side", &near->wrong);
 	near->is_stderr = is_stderr(near->in) || is_stderr(near->out);
-	near->is_socket = getsockname(near->in, (struct sockaddr *)&address, &size) == 0;
-	near->is_network = near->is_socket && address.ss_family != AF_UNIX;
+	near->is_network = getsockname(near->in, (struct sockaddr *)&address, &size) == 0 &&
+	    address.ss_family != AF_UNIX;
 }

@@ -8,8 +8,7 @@
 /* What our supervisor handed us, looked at before we open anything ourselves. */
 struct near {
 	int in, out;         /* the near side: 0 and 1, or 3 twice from systemd */
-	bool is_socket;      /* whether `in` is one */
-	bool is_network;     /* a socket, and not a UNIX one */
+	bool is_network;     /* `in` is a socket, and not a UNIX one */
 	bool is_stderr;      /* fd 2 is the connection too, as inetd and xinetd leave it */
 	bool ucspi;          /* 6 and 7 are open: a UCSPI client's connection */
 	struct outcome wrong; /* status 64 and why, if the near side can't be served; else 0 */
@@ -20,5 +19,11 @@ struct near {
  * three become /dev/null, so that nothing we open lands there.
  */
 void near_find(struct near *);
+
+/*
+ * Can `fd`, handed to us for the side of that name, carry a connection? Not if it is closed, a
+ * directory, or a socket of another type or that listens. Returns 0, or -1 (64).
+ */
+int near_check(int fd, const char *side, struct outcome *);
 
 #endif

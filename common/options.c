@@ -32,21 +32,19 @@ static const struct option long_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
+#define LETTERS "+:k:K:fgjo:px::i:vh"
+
 static const char enc_usage[] =
     "usage: spipe-enc [-fgjpx] [-o seconds] [-i seconds] -k keyfile [--] [command [argument ...]]\n"
-    "Carry one connection: plaintext on standard input and output, encrypted to the command.\n\n";
+    "Carry one connection: plaintext on standard input and output, encrypted to the command.\n\n"
+    "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char dec_usage[] =
     "usage: spipe-dec [-fgjpx] [-o seconds] [-i seconds] [-k keyfile] ... [-K keydir]\n"
     "                 [--] [command [argument ...]]\n"
-    "Carry one connection: encrypted on standard input and output, plaintext to the command.\n\n";
-
-static const char dec_keys[] =
+    "Carry one connection: encrypted on standard input and output, plaintext to the command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more; may be repeated\n"
     "  -K, --key-dir DIR      every file in DIR is a key\n";
-
-static const char enc_keys[] =
-    "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char common_usage[] =
     "  -f, --no-pfs           no forward secrecy: saves CPU, costs security\n"
@@ -67,8 +65,12 @@ static const char common_usage[] =
     "Exit status: 0 clean end, 64 usage, 69 command failed, 71 system refused, 74 a side lost,\n"
     "75 too late, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
 
-static void show_version(const char *name)
+static void show(int option, enum role role)
 {
+	if (option == 'h') {
+		printf("%s%s", role == ROLE_DEC ? dec_usage : enc_usage, common_usage);
+		return;
+	}
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: "
 #ifdef WITH_SYSTEMD
 	    "yes"
@@ -81,29 +83,19 @@ static void show_version(const char *name)
 #else
 	    "yes"
 #endif
-	    ")\n", name, packet_backend());
+	    ")\n", role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend());
 }
 
 /* A positive decimal number of seconds, fractions allowed. Returns nanoseconds, or -1. */
 static int64_t parse_seconds(const char *text)
 {
-	double value;
+	char *end;
+	double value = strtod(text, &end);
 
-	if (text[0] == '\0' || strspn(text, "0123456789.") != strlen(text) ||
-	    strchr(text, '.') != strrchr(text, '.') || strcmp(text, ".") == 0)
-		return -1;
-	value = strtod(text, NULL);
-	if (value > SECONDS_MOST || value * SECOND < 1)
+	if (strspn(text, "0123456789.") != strlen(text) || *end != '\0' ||
+	    value > SECONDS_MOST || value * SECOND < 1)
 		return -1;
 	return (int64_t)(value * SECOND);
-}
-
-static const char *option_name(int option)
-{
-	for (const struct option *o = long_options; o->name != NULL; o++)
-		if (o->val == option)
-			return o->name;
-	return "?";
 }
 
 /* Take one option. Returns NULL, or what is wrong with its value. */
@@ -141,50 +133,46 @@ static const char *take(struct options *options, int option, const char *value)
 int options_parse(struct options *options, enum role role, int argc, char **argv,
     struct outcome *outcome)
 {
-	const char *letters = role == ROLE_DEC ? "+:k:K:fgjo:px::i:vh" : "+:k:fgjo:px::i:vh";
-	const char *name = role == ROLE_DEC ? "spipe-dec" : "spipe-enc", *problem;
-	const char **keys = calloc((size_t)argc + 1, sizeof(*keys));
+	const char **keys = calloc((size_t)argc + 1, sizeof(*keys)), *problem;
 	bool seen[OPTION_END] = { false };
-	int option;
+	int named; /* how much of the word is the option's name */
 
-	memset(options, 0, sizeof(*options));
-	options->timeout = TIMEOUT_DEFAULT;
-	options->keys = keys;
+	*options = (struct options){ .timeout = TIMEOUT_DEFAULT, .keys = keys };
 	if (keys == NULL)
 		return fail(outcome, EX_OSERR, "out of memory");
 	opterr = 0;
 	optind = 0; /* from the start, also when this is called again */
-	while ((option = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {
-		if (option == ':')
-			return fail(outcome, EX_USAGE, "option %s needs a value; see --help",
-			    argv[optind - 1]);
-		if (option == '?' || (option == 'K' && role == ROLE_ENC)) {
-			if (optopt > ' ' && optopt < 127)
-				return fail(outcome, EX_USAGE, "unknown option -%c; see --help", optopt);
-			return fail(outcome, EX_USAGE, "unknown option %s; see --help",
-			    argv[optind - 1]);
-		}
-		if (option == 'h' || option == 'v') {
-			if (option == 'v')
-				show_version(name);
-			else
-				printf("%s%s%s", role == ROLE_DEC ? dec_usage : enc_usage,
-				    role == ROLE_DEC ? dec_keys : enc_keys, common_usage);
-			if (fflush(stdout) != 0)
-				return fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
-			options->shown = true;
-			return 0;
-		}
-		if (seen[option] && !(option == 'k' && role == ROLE_DEC))
-			return fail(outcome, EX_USAGE, "option --%s is given twice; see --help",
-			    option_name(option));
+	for (;;) {
+		const char *word = argv[optind == 0 ? 1 : optind];
+		int at = -1, option = getopt_long(argc, argv, LETTERS, long_options, &at);
+		char letter[] = { '-', (char)(option == '?' || option == ':' ? optopt : option), '\0' };
+
+		if (option == -1)
+			break;
+		named = word[1] == '-' ? (int)strcspn(word, "=") : 2;
+		if (option == '?' && word[1] == '-' && optopt != 0)
+			problem = "takes no value";
+		else if (option == '?' || (letter[1] == 'K' && role == ROLE_ENC) ||
+		    (at != -1 && strlen(long_options[at].name) != (size_t)named - 2))
+			problem = "is unknown"; /* an abbreviation too */
+		else if (option == ':')
+			problem = "needs a value";
+		else if (seen[option] && !(option == 'k' && role == ROLE_DEC))
+			problem = "is given twice";
+		else
+			problem = take(options, option, optarg);
+		if (problem != NULL)
+			return fail(outcome, EX_USAGE, "option %.*s %s; see --help", named,
+			    word[1] == '-' ? word : letter, problem);
 		seen[option] = true;
 		if (option == 'k')
 			keys[options->key_count++] = optarg;
-		problem = take(options, option, optarg);
-		if (problem != NULL)
-			return fail(outcome, EX_USAGE, "option --%s %s; see --help",
-			    option_name(option), problem);
+		if (option == 'h' || option == 'v') {
+			show(option, role);
+			options->shown = true;
+			return fflush(stdout) == 0 ? 0 :
+			    fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
+		}
 	}
 	options->command = optind < argc ? argv + optind : NULL;
 	if (options->key_count == 0 && options->key_dir == NULL)

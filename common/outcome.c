@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 int fail(struct outcome *outcome, int status, const char *format, ...)
 {
@@ -12,4 +13,11 @@ int fail(struct outcome *outcome, int status, const char *format, ...)
 	vsnprintf(outcome->reason, sizeof(outcome->reason), format, arguments);
 	va_end(arguments);
 	return -1;
+}
+
+int fail_signal(struct outcome *outcome, int number, const char *when)
+{
+	outcome->signal = number;
+	return fail(outcome, EX_TEMPFAIL, "ended by signal %d (%s)%s", number, strsignal(number),
+	    when);
 }

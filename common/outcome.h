@@ -17,4 +17,7 @@ struct outcome {
 int fail(struct outcome *, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The same for the signal that ended us; `when` is appended to the reason: "" or " during ...". */
+int fail_signal(struct outcome *, int number, const char *when);
+
 #endif

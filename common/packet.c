@@ -7,7 +7,6 @@
 #include "packet.h"
 #include "packet-bulk.h"
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #define SECRET 1028 /* what a packet hides: 1024 bytes of data, 4 of their length */
@@ -27,7 +26,6 @@ int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_
 	static const EVP_CIPHER *ctr;
 
 	memset(s, 0, sizeof(*s));
-	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
 	/*
 	 * A copied method is used as it is. Without the copy it would be fetched from a provider, which
 	 * sets all of its ciphers up first and costs a millisecond. OpenSSL 4 knows no such copies.
@@ -96,18 +94,12 @@ static int mac_run(struct packet_state *s, uint8_t *wire, size_t count, uint8_t 
 	return bulk ? bulk_mac(s->bulk, wire, count, SECRET + NUMBER, macs) : 0;
 }
 
-size_t packet_sealed_size(size_t size)
-{
-	return (size + PACKET_DATA - 1) / PACKET_DATA * PACKET_SIZE;
-}
-
 long packet_seal(struct packet_state *s, const uint8_t *data, size_t size, uint8_t *wire)
 {
 	uint8_t macs[BULK_MOST][HASH_SIZE];
-	long sealed = (long)packet_sealed_size(size);
-	size_t most;
+	size_t packets = (size + PACKET_DATA - 1) / PACKET_DATA, most;
 
-	turn_bulk(s, (size_t)sealed / PACKET_SIZE);
+	turn_bulk(s, packets);
 	most = s->bulk != NULL ? BULK_MOST : SEAL_RUN;
 	while (size > 0) {
 		size_t count;
@@ -129,7 +121,7 @@ long packet_seal(struct packet_state *s, const uint8_t *data, size_t size, uint8
 			memcpy(wire + SECRET, macs[i], HASH_SIZE);
 		s->number += count;
 	}
-	return sealed;
+	return (long)(packets * PACKET_SIZE);
 }
 
 long packet_open(struct packet_state *s, uint8_t *wire, size_t count, uint8_t *data, int *bad)

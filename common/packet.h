@@ -29,12 +29,10 @@ int packet_init(struct packet_state *, const uint8_t E[static 32], const uint8_t
 
 /*
  * Seal `size` bytes of data (at least 1) into consecutive packets at `wire`, which has room for
- * packet_sealed_size(size) bytes; every packet but the last carries 1024 bytes of data.
- * Returns the bytes written to wire, or PACKET_SYSTEM. The two areas do not overlap.
+ * all of them; every packet but the last carries 1024 bytes of data. Returns the bytes written to
+ * wire, or PACKET_SYSTEM. The two areas do not overlap.
  */
 long packet_seal(struct packet_state *, const uint8_t *data, size_t size, uint8_t *wire);
-
-size_t packet_sealed_size(size_t size);
 
 /*
  * Open the `count` (at least 1) whole packets at `wire` into `data`, which has room for count * 1024 bytes

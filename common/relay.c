@@ -22,6 +22,7 @@
 #define WIRE_SIZE (BATCH_MOST * PACKET_SIZE)
 #define MEMORY_KEPT (5 * SECOND) /* of silence, before the memory of large batches is given back */
 
+#define LOOK_AGAIN (SECOND / 100) /* poll can't tell when the kernel has passed all of it on */
 #define SPIN_TRIES 20             /* looks before sleeping, when the last two waits were short */
 #define SPIN_WORTH (SECOND / 10000)
 
@@ -33,11 +34,10 @@ struct direction {
 	size_t in_size;            /* bytes in `in`: less than a packet, but while being turned */
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
 	size_t batch;              /* packets to read at once */
+	bool active;               /* something has moved since this was cleared */
 	bool readable;             /* poll said so */
 	bool ended;                /* the source has no more */
 	bool done;                 /* and the sink has been told */
-	bool gone;                 /* nobody reads what the sink gets */
-	bool hung_up;              /* the source is closed altogether */
 	struct command *writer;    /* whose output the source is, or NULL */
 	struct command *reader;    /* whose input, in plaintext, the sink is, or NULL */
 	bool unread;               /* that command ended without reading all that it was sent */
@@ -69,12 +69,13 @@ static int drain(struct direction *d, struct outcome *outcome)
 		if (moved == -1) {
 			int error = errno;
 
-			if (d->reader == NULL || !is_closed(d->to->out))
+			if (d->reader == NULL || !is_closed(d->to->out.fd))
 				return lost(d->to, error, outcome);
 			/* A command that has gone: what it said stands. */
-			d->unread = d->ended = true;
+			d->active = d->unread = d->ended = true;
 			break;
 		}
+		d->active = true;
 		d->out_start += (size_t)moved;
 	}
 	d->out_start = d->out_end = 0;
@@ -96,7 +97,8 @@ static int turn(struct direction *d, struct outcome *outcome)
 		made = packet_open(d->packets, d->in, whole / PACKET_SIZE, d->out, &bad);
 	if (made < 0)
 		return fail(outcome, EX_OSERR, "libcrypto failed, most likely out of memory");
-	*d->count += d->sealing ? whole : (size_t)made;
+	if (!d->sealing)
+		*d->count += (size_t)made;
 	d->out_end = (size_t)made;
 	if (bad) {
 		drain(d, outcome); /* what came before it was sound */
@@ -109,8 +111,8 @@ static int turn(struct direction *d, struct outcome *outcome)
 	return 0;
 }
 
-/* Read once and turn it. Sets *active if anything came. */
-static int fill(struct direction *d, bool *active, struct outcome *outcome)
+/* Read once and turn it. */
+static int fill(struct direction *d, struct outcome *outcome)
 {
 	size_t room = d->batch * (d->sealing ? PACKET_DATA : PACKET_SIZE) - d->in_size;
 	ssize_t got = side_read(d->from, d->in + d->in_size, room);
@@ -125,7 +127,7 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	}
 	if (got == -1)
 		return lost(d->from, errno, outcome);
-	*active = true;
+	d->active = true;
 	if (got == 0) {
 		d->ended = true;
 		return d->in_size == 0 ? 0 : fail(outcome, EX_PROTOCOL, "the stream from the %s "
@@ -134,6 +136,8 @@ static int fill(struct direction *d, bool *active, struct outcome *outcome)
 	if ((size_t)got == room && d->batch < BATCH_MOST)
 		d->batch *= 4;
 	d->in_size += (size_t)got;
+	if (d->sealing)
+		*d->count += (size_t)got;
 	return turn(d, outcome);
 }
 
@@ -142,7 +146,7 @@ static bool all_taken(const struct side *side)
 {
 	int left = 0;
 
-	return side->out == -1 || ioctl(side->out, SIOCOUTQ, &left) != 0 || left == 0;
+	return side->out.fd == -1 || ioctl(side->out.fd, SIOCOUTQ, &left) != 0 || left == 0;
 }
 
 /*
@@ -154,26 +158,21 @@ static void settle(const struct side *side)
 	int64_t deadline = time_now() + RELAY_GRACE * SECOND;
 
 	while (!all_taken(side) && time_now() < deadline)
-		wait_poll(NULL, 0, time_now() + SECOND / 100);
+		wait_poll(NULL, 0, time_now() + LOOK_AGAIN);
 	wait_poll(NULL, 0, time_now() + SECOND / 10);
 }
 
 /* Move what can be moved in one direction. */
-static int step(struct direction *d, bool reading, bool *active, struct outcome *outcome)
+static int step(struct direction *d, struct outcome *outcome)
 {
-	size_t before = d->out_end - d->out_start;
-
 	if (d->done)
 		return 0;
 	if (drain(d, outcome) != 0)
 		return -1;
-	*active |= d->out_end - d->out_start < before;
-	if (d->out_end == 0 && d->readable && !d->ended && reading) {
-		if (fill(d, active, outcome) != 0 || drain(d, outcome) != 0)
-			return -1;
-	}
+	if (d->readable && (fill(d, outcome) != 0 || drain(d, outcome) != 0))
+		return -1;
 	if (d->out_end == 0 && d->ended) {
-		if (d->writer != NULL && d->hung_up && command_failed(d->writer, outcome)) {
+		if (d->writer != NULL && d->from->in.hung_up && command_failed(d->writer, outcome)) {
 			settle(d->to);
 			return -1;
 		}
@@ -184,64 +183,33 @@ static int step(struct direction *d, bool reading, bool *active, struct outcome 
 }
 
 /*
- * One of poll's four slots. With nothing to ask of its descriptor it is watched for a break all
- * the same, until it has hung up, which poll would repeat for ever.
+ * What to ask poll of an end. With nothing to ask it is watched for a break all the same, until it
+ * has hung up, which poll would repeat for ever.
  */
-struct watch {
-	const struct side *side;
-	int fd;
-	enum end_kind kind;
-	bool hung_up;
-};
-
-static void ask(struct pollfd *slot, const struct watch *watch, short events)
+static struct pollfd ask(const struct end *end, short events)
 {
-	slot->fd = events == 0 && (watch->hung_up || watch->kind == END_SHARED) ? -1 : watch->fd;
-	slot->events = events;
-	slot->revents = 0;
+	bool ignored = events == 0 && (end->hung_up || end->kind == END_SHARED);
+
+	return (struct pollfd){ .fd = ignored ? -1 : end->fd, .events = events };
 }
 
 /*
  * A reset ends us at once, whatever else is going on: `reading` from that side will tell, after
  * what came before the reset. A hang-up is for read and write to tell.
  */
-static int check_break(const struct pollfd *slot, struct watch *watch, bool reading,
-    struct outcome *outcome)
+static int check_break(const struct pollfd *slot, const struct side *side, struct end *end,
+    bool reading, struct outcome *outcome)
 {
 	int error = 0;
 	socklen_t size = sizeof(error);
 
-	if (slot->fd == -1 || (slot->revents & (POLLERR | POLLHUP)) == 0)
+	if ((slot->revents & (POLLERR | POLLHUP)) == 0)
 		return 0;
-	if (watch->kind == END_STREAM_TCP && !reading &&
-	    getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
-		return lost(watch->side, error, outcome);
-	watch->hung_up = true;
+	if (end->kind == END_STREAM_TCP && !reading &&
+	    getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
+		return lost(side, error, outcome);
+	end->hung_up = true;
 	return 0;
-}
-
-/*
- * Wait for one of `slots`. Where the last two waits were short, request follows answer, and some
- * looks without sleeping save the price of being woken. Two: a lone request's answer is quick as
- * well, but after it nothing comes for long. Not in bulk traffic, where there is more to do.
- */
-static int wait_for(struct pollfd *slots, nfds_t count, int64_t deadline, bool bulk, int *quick)
-{
-	int64_t before = time_now();
-	int ready = 0;
-
-	for (int i = 0; *quick >= 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
-		ready = wait_poll(slots, count, 0);
-		if (ready == 0)
-			sched_yield();
-	}
-	if (ready == 0)
-		ready = wait_poll(slots, count, deadline);
-	if (time_now() - before >= SPIN_WORTH)
-		*quick = 0;
-	else if (*quick < 2)
-		++*quick;
-	return ready;
 }
 
 static bool in_hand(const struct direction *d)
@@ -249,30 +217,63 @@ static bool in_hand(const struct direction *d)
 	return d->out_start < d->out_end || (!d->done && !all_taken(d->to));
 }
 
-/* The connection while it is carried. Slots and watches: near in, near out, far in, far out. */
+/* The connection while it is carried. */
 struct carriage {
 	const struct relay *relay;
 	struct direction d[2]; /* near to far, far to near */
-	struct watch watch[4];
+	int64_t now;   /* as of this round of the loop */
+	int64_t wake;  /* when its wait is over even if nothing happens */
 	int64_t moved; /* when a byte last moved */
 	int64_t alone; /* since when one direction only is left, or 0 */
 	int stopping;  /* the signal that ends us, or 0 */
 	int64_t stop;  /* when to give up delivering what is in hand then */
 	bool reading;  /* no signal forbids it */
+	bool over;     /* there is nobody left to wait for */
+	int quick;     /* short waits in a row: up to two are counted */
 };
 
-/* Has a span that began at `since` passed? If not, *deadline is brought forward to its end. */
-static bool passed(int64_t since, int64_t span, int64_t now, int64_t *deadline)
+static void wake_at(struct carriage *c, int64_t point)
 {
-	if (now - since >= span)
+	if (point < c->wake)
+		c->wake = point;
+}
+
+/* Has a span that began at `since` passed? If not, we wake at its end. */
+static bool passed(struct carriage *c, int64_t since, int64_t span)
+{
+	if (c->now - since >= span)
 		return true;
-	if (since + span < *deadline)
-		*deadline = since + span;
+	wake_at(c, since + span);
 	return false;
 }
 
+/*
+ * Wait for one of `slots`. Where the last two waits were short, request follows answer, and some
+ * looks without sleeping save the price of being woken. Two: a lone request's answer is quick as
+ * well, but after it nothing comes for long. Not in bulk traffic, where there is more to do.
+ */
+static int wait_for(struct carriage *c, struct pollfd *slots, nfds_t count)
+{
+	bool bulk = c->d[0].batch > BATCH_FIRST || c->d[1].batch > BATCH_FIRST;
+	int64_t before = time_now();
+	int ready = 0;
+
+	for (int i = 0; c->quick == 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
+		ready = wait_poll(slots, count, 0);
+		if (ready == 0)
+			sched_yield();
+	}
+	if (ready == 0)
+		ready = wait_poll(slots, count, c->wake);
+	if (time_now() - before >= SPIN_WORTH)
+		c->quick = 0;
+	else if (c->quick < 2)
+		c->quick++;
+	return ready;
+}
+
 /* What signals ask for. */
-static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, struct outcome *outcome)
+static int obey_signals(struct carriage *c, struct outcome *outcome)
 {
 	if (signal_progress) {
 		signal_progress = 0;
@@ -280,56 +281,50 @@ static int obey_signals(struct carriage *c, int64_t now, int64_t *deadline, stru
 	}
 	if (signal_stop && c->stopping == 0) {
 		c->stopping = signal_stop;
-		c->stop = now + RELAY_GRACE * SECOND;
+		c->stop = c->now + RELAY_GRACE * SECOND;
 		/* ssh hangs up on its ProxyCommand when all is over: let that end as it would. */
 		c->reading = c->stopping == SIGHUP;
 	}
 	if (c->stopping == 0)
 		return 0;
-	if (now >= c->stop || (!c->reading && !in_hand(&c->d[0]) && !in_hand(&c->d[1]))) {
-		outcome->signal = c->stopping;
-		return fail(outcome, EX_TEMPFAIL, "ended by signal %d (%s)", c->stopping,
-		    strsignal(c->stopping));
-	}
-	*deadline = now + SECOND / 100; /* poll can't tell when the kernel has passed it all on */
+	if (c->now >= c->stop || (!c->reading && !in_hand(&c->d[0]) && !in_hand(&c->d[1])))
+		return fail_signal(outcome, c->stopping, "");
+	wake_at(c, c->now + LOOK_AGAIN);
 	return 0;
 }
 
-/* The limits on silence. Sets *over when there is nobody left to wait for. */
-static int keep_limits(struct carriage *c, int64_t now, int64_t *deadline, bool *over,
-    struct outcome *outcome)
+/* The limits on silence. */
+static int keep_limits(struct carriage *c, struct outcome *outcome)
 {
 	const struct relay *relay = c->relay;
 	const struct direction *last;
 
-	if (relay->idle != 0 && passed(c->moved, relay->idle, now, deadline))
+	if (relay->idle != 0 && passed(c, c->moved, relay->idle))
 		return fail(outcome, EX_TEMPFAIL, "both sides were silent for the idle limit of %g s",
 		    (double)relay->idle / (double)SECOND);
 	if (!c->d[0].done && !c->d[1].done)
 		return 0;
 	last = c->d[0].done ? &c->d[1] : &c->d[0];
 	if (c->alone == 0)
-		c->alone = now;
-	if (last->gone && last->out_end == 0 &&
-	    passed(c->alone, RELAY_GRACE * SECOND, now, deadline)) {
+		c->alone = c->now;
+	if (last->to->out.hung_up && last->out_end == 0 && passed(c, c->alone, RELAY_GRACE * SECOND)) {
 		/* Closed with data on its way, the side would be reset at the peer's next byte. */
-		*over = all_taken(last->from);
-		if (!*over && *deadline > now + SECOND / 100)
-			*deadline = now + SECOND / 100; /* poll can't tell */
+		c->over = all_taken(last->from);
+		wake_at(c, c->now + LOOK_AGAIN);
 	}
 	if (relay->linger != 0 &&
-	    passed(c->moved > c->alone ? c->moved : c->alone, relay->linger, now, deadline))
+	    passed(c, c->moved > c->alone ? c->moved : c->alone, relay->linger))
 		return fail(outcome, EX_TEMPFAIL, "one direction had ended and the other was silent "
 		    "for the linger limit of %g s", (double)relay->linger / (double)SECOND);
 	return 0;
 }
 
 /* After a while of silence, give back what large batches have used. */
-static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
+static void return_memory(struct carriage *c)
 {
 	for (struct direction *d = c->d; d < c->d + 2; d++) {
 		if (d->batch == BATCH_FIRST || d->in_size != 0 || d->out_end != 0 ||
-		    !passed(c->moved, MEMORY_KEPT, now, deadline))
+		    !passed(c, c->moved, MEMORY_KEPT))
 			continue;
 		madvise(d->in, WIRE_SIZE, MADV_DONTNEED);
 		madvise(d->out, WIRE_SIZE, MADV_DONTNEED);
@@ -338,31 +333,28 @@ static void return_memory(struct carriage *c, int64_t now, int64_t *deadline)
 	}
 }
 
-/* Wait until something can move, or `deadline`. */
-static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome *outcome)
+/* Wait until something can move, or it is time to wake. */
+static int look(struct carriage *c, struct outcome *outcome)
 {
-	bool bulk = c->d[0].batch > BATCH_FIRST || c->d[1].batch > BATCH_FIRST;
-	struct pollfd slots[4];
+	struct pollfd slots[4]; /* near in, near out, far in, far out */
 
 	for (int i = 0; i < 2; i++) {
-		struct direction *d = &c->d[i];
-		struct watch *in = &c->watch[2 * i], *out = &c->watch[3 - 2 * i];
-		bool reading = !d->ended && d->out_end == 0 && c->reading;
+		const struct direction *reads = &c->d[i], *writes = &c->d[1 - i];
+		bool reading = !reads->ended && reads->out_end == 0 && c->reading;
 
-		in->fd = d->from->in;
-		out->fd = d->to->out;
-		ask(&slots[2 * i], in, reading ? POLLIN : 0);
-		ask(&slots[3 - 2 * i], out, d->out_end != 0 ? POLLOUT : 0);
+		slots[2 * i] = ask(&reads->from->in, reading ? POLLIN : 0);
+		slots[2 * i + 1] = ask(&writes->to->out, writes->out_end != 0 ? POLLOUT : 0);
 	}
-	if (wait_for(slots, 4, deadline, bulk, quick) == -1)
+	if (wait_for(c, slots, 4) == -1)
 		return 0; /* a signal */
-	for (int i = 0; i < 4; i++)
-		if (check_break(&slots[i], &c->watch[i], slots[i & ~1].events != 0, outcome) != 0)
-			return -1;
 	for (int i = 0; i < 2; i++) {
-		c->d[i].readable = (slots[2 * i].revents & (POLLIN | POLLHUP | POLLERR)) != 0;
-		c->d[i].hung_up = c->watch[2 * i].hung_up;
-		c->d[i].gone = c->watch[3 - 2 * i].hung_up;
+		struct side *side = c->d[i].from;
+		bool reading = slots[2 * i].events != 0;
+
+		if (check_break(&slots[2 * i], side, &side->in, reading, outcome) != 0 ||
+		    check_break(&slots[2 * i + 1], side, &side->out, reading, outcome) != 0)
+			return -1;
+		c->d[i].readable = reading && slots[2 * i].revents != 0;
 	}
 	return 0;
 }
@@ -370,27 +362,21 @@ static int look(struct carriage *c, int64_t deadline, int *quick, struct outcome
 /* The loop of relay_run, between its buffers' birth and death. */
 static int carry(struct carriage *c, struct outcome *outcome)
 {
-	bool active, over = false;
-	int quick = 0; /* short waits in a row */
-	int64_t now, deadline;
-
 	for (;;) {
-		active = false;
-		for (int i = 0; i < 2; i++)
-			if (step(&c->d[i], c->reading, &active, outcome) != 0)
-				return -1;
-		if ((c->d[0].done && c->d[1].done) || over)
-			break;
-		now = time_now();
-		if (active)
-			c->moved = now;
-		deadline = NEVER;
-		report_status(c->relay->report);
-		if (obey_signals(c, now, &deadline, outcome) != 0 ||
-		    keep_limits(c, now, &deadline, &over, outcome) != 0)
+		c->d[0].active = c->d[1].active = false;
+		if (step(&c->d[0], outcome) != 0 || step(&c->d[1], outcome) != 0)
 			return -1;
-		return_memory(c, now, &deadline);
-		if (!over && look(c, deadline, &quick, outcome) != 0)
+		if ((c->d[0].done && c->d[1].done) || c->over)
+			break;
+		c->now = time_now();
+		c->wake = NEVER;
+		if (c->d[0].active || c->d[1].active)
+			c->moved = c->now;
+		report_status(c->relay->report);
+		if (obey_signals(c, outcome) != 0 || keep_limits(c, outcome) != 0)
+			return -1;
+		return_memory(c);
+		if (!c->over && look(c, outcome) != 0)
 			return -1;
 	}
 	if (c->d[0].unread || c->d[1].unread) {
@@ -413,7 +399,6 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 	struct carriage c = { .relay = relay, .moved = time_now(), .reading = true };
 	struct side *sides[2] = { relay->near, relay->far };
 	struct direction *first = &c.d[0];
-	long made = (long)relay->header_size;
 
 	for (int i = 0; i < 2; i++) {
 		struct direction *d = &c.d[i];
@@ -430,15 +415,13 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->out = buffer();
 		if (d->in == NULL || d->out == NULL)
 			return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
-		c.watch[2 * i] = (struct watch){ .side = sides[i], .kind = sides[i]->in_kind };
-		c.watch[2 * i + 1] = (struct watch){ .side = sides[i], .kind = sides[i]->out_kind };
 	}
-	if (made > 0 && first->sealing)
-		made = packet_seal(first->packets, relay->header, relay->header_size, first->out);
-	else if (made > 0)
-		memcpy(first->out, relay->header, relay->header_size);
-	if (made < 0)
-		return fail(outcome, EX_OSERR, "libcrypto failed, most likely out of memory");
-	first->out_end = (size_t)made;
-	return carry(&c, outcome);
+	if (relay->header != NULL) {
+		uint8_t *place = first->sealing ? first->in : first->out;
+		size_t *size = first->sealing ? &first->in_size : &first->out_end;
+
+		memcpy(place, relay->header, relay->header_size);
+		*size = relay->header_size;
+	}
+	return turn(first, outcome) == 0 ? carry(&c, outcome) : -1;
 }

@@ -1,6 +1,5 @@
 #include "report.h"
 
-#include <fcntl.h>
 #include <linux/sockios.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,39 +53,40 @@ static bool stderr_is_journal(void)
 }
 #endif
 
+/* Before the sandbox, which lets us neither connect to the log nor read the time zone. */
+static void open_syslog(const char *program)
+{
+	openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	tzset();
+}
+
 void report_open(struct report *report, const char *program, const char *role, bool wire_is_stderr)
 {
-	memset(report, 0, sizeof(*report));
-	report->program = program;
-	report->role = role;
-	report->wire_is_stderr = wire_is_stderr;
-	report->journal = report->notify = -1;
-	report->started = time_now();
-	snprintf(report->peer, sizeof(report->peer), "-");
+	*report = (struct report){ .program = program, .role = role, .journal = -1, .notify = -1,
+		.started = time_now(), .peer = "-", .key = "-" };
+	report->messages = wire_is_stderr ? TO_SYSLOG : TO_STDERR;
+	if (wire_is_stderr)
+		open_syslog(program);
 #ifdef WITH_SYSTEMD
 	const char *notify = getenv("NOTIFY_SOCKET");
 
 	if (stderr_is_journal())
 		report->journal = connect_to("/run/systemd/journal/socket");
+	if (report->journal != -1)
+		report->messages = TO_JOURNAL;
 	if (notify != NULL)
 		report->notify = connect_to(notify);
 #endif
-	if (wire_is_stderr)
-		openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
 void report_on(struct report *report, const struct peer *peer, bool near_is_network, bool verbose)
 {
-	report->verbose = verbose && !report->wire_is_stderr;
-	report->record_syslog = report->wire_is_stderr ||
-	    (near_is_network && !verbose && report->journal == -1);
-	if (report->record_syslog) {
-		/* Now: the sandbox lets us neither connect to the log nor read the time zone. */
-		openlog(report->program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
-		tzset();
-	}
 	address_format(&peer->remote, report->peer, sizeof(report->peer));
-	report->connected = true;
+	report->record = report->messages;
+	if (report->messages == TO_STDERR && !verbose)
+		report->record = near_is_network ? TO_SYSLOG : NOWHERE;
+	if (report->record == TO_SYSLOG && report->messages != TO_SYSLOG)
+		open_syslog(report->program);
 }
 
 /*
@@ -125,23 +125,19 @@ static void to_stderr(const struct report *report, const char *text)
 	(void)!write(STDERR_FILENO, line, (size_t)size);
 }
 
-/* A line on stderr, or where it can't go there, in the log. */
-static void say(struct report *report, int priority, const char *text)
+/* One line, made printable: text from outside (a file's name, say) may be in it. */
+static void say(struct report *report, enum channel channel, int priority, char *text,
+    const char *fields)
 {
-	if (report->journal != -1)
-		to_journal(report, priority, text, "");
-	else if (report->wire_is_stderr)
-		syslog(priority, "%s", text);
-	else
-		to_stderr(report, text);
-}
-
-/* Text from outside (a file's name, say) stays one printable line. */
-static void make_printable(char *text)
-{
-	for (; *text != '\0'; text++)
-		if ((unsigned char)*text < ' ' || *text == 127)
-			*text = '?';
+	for (char *c = text; *c != '\0'; c++)
+		if ((unsigned char)*c < ' ' || *c == 127)
+			*c = '?';
+	switch (channel) {
+	case TO_STDERR: to_stderr(report, text); break;
+	case TO_SYSLOG: syslog(priority, "%s", text); break;
+	case TO_JOURNAL: to_journal(report, priority, text, fields); break;
+	case NOWHERE: break;
+	}
 }
 
 void report_warn(struct report *report, const char *format, ...)
@@ -152,8 +148,7 @@ void report_warn(struct report *report, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	make_printable(text);
-	say(report, LOG_WARNING, text);
+	say(report, report->messages, LOG_WARNING, text, "");
 }
 
 static double seconds(const struct report *report)
@@ -164,9 +159,8 @@ static double seconds(const struct report *report)
 static void describe(const struct report *report, const char *reason, char *text, size_t size)
 {
 	snprintf(text, size, "%s key %s: %llu bytes in, %llu bytes out, %.3f s: %s", report->peer,
-	    report->key == NULL ? "-" : report->key, (unsigned long long)report->bytes_in,
+	    report->key, (unsigned long long)report->bytes_in,
 	    (unsigned long long)report->bytes_out, seconds(report), reason);
-	make_printable(text);
 }
 
 void report_progress(struct report *report)
@@ -174,22 +168,18 @@ void report_progress(struct report *report)
 	char text[TEXT_SIZE];
 
 	describe(report, "in progress", text, sizeof(text));
-	if (report->record_syslog)
-		syslog(LOG_INFO, "%s", text);
-	else
-		say(report, LOG_INFO, text);
+	say(report, report->record == NOWHERE ? report->messages : report->record, LOG_INFO, text, "");
 }
 
 static void notify(struct report *report, const char *state, int flags)
 {
-	char text[TEXT_SIZE];
+	char text[TEXT_SIZE], message[TEXT_SIZE + 64];
 	int size;
 
 	if (report->notify == -1)
 		return;
 	describe(report, "relaying", text, sizeof(text));
 	report->notified = time_now();
-	char message[TEXT_SIZE + 64];
 	size = snprintf(message, sizeof(message), "%sSTATUS=%s\n", state, text);
 	send(report->notify, message, (size_t)size, MSG_NOSIGNAL | flags);
 }
@@ -232,23 +222,15 @@ void report_end(struct report *report, const struct outcome *outcome)
 		snprintf(reason, sizeof(reason), "%s (status %d)", outcome->reason, outcome->status);
 	else
 		snprintf(reason, sizeof(reason), "%s", failed ? outcome->reason : "ended cleanly");
-	make_printable(reason);
 	describe(report, reason, text, sizeof(text));
-	if (report->journal != -1 && report->connected) {
-		snprintf(fields, sizeof(fields), "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_BYTES_IN=%llu\n"
-		    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n", report->peer,
-		    report->key == NULL ? "-" : report->key, (unsigned long long)report->bytes_in,
-		    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
-		to_journal(report, priority, text, fields);
-		await_journal(report);
-		return;
-	}
-	if (failed && !(report->wire_is_stderr && report->connected))
-		say(report, priority, reason);
+	/* A record in the log has the error with it. */
+	if (failed && (report->record == NOWHERE || report->messages == TO_STDERR))
+		say(report, report->messages, priority, reason, "");
+	snprintf(fields, sizeof(fields), "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_BYTES_IN=%llu\n"
+	    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n", report->peer,
+	    report->key, (unsigned long long)report->bytes_in,
+	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
+	say(report, report->record, priority, text, fields);
 	if (report->journal != -1)
 		await_journal(report);
-	if (report->record_syslog)
-		syslog(priority, "%s", text);
-	else if (report->verbose)
-		to_stderr(report, text);
 }

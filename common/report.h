@@ -7,20 +7,20 @@
 #include "address.h"
 #include "outcome.h"
 
+enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
+
 /* Where messages go, and what the connection's record says. Opened before the sandbox closes. */
 struct report {
 	const char *program; /* "spipe-dec" */
 	const char *role;    /* "dec" */
-	bool wire_is_stderr; /* fd 2 is the connection: nothing may be written there */
-	bool verbose;        /* the record goes to stderr */
-	bool record_syslog;  /* the record goes to syslog */
-	bool connected;      /* there was a connection to report on */
+	enum channel messages; /* not stderr where that is the connection */
+	enum channel record;   /* NOWHERE until there is a connection to report on */
 	int journal;         /* socket to the journal, or -1 */
 	int notify;          /* socket to $NOTIFY_SOCKET, or -1 */
 	int64_t started;     /* time_now() */
 	int64_t notified;    /* when STATUS= was last sent */
 	char peer[128];
-	const char *key; /* its name, NULL until known */
+	const char *key; /* its name, "-" until known */
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 
@@ -28,8 +28,8 @@ struct report {
 void report_open(struct report *, const char *program, const char *role, bool wire_is_stderr);
 
 /*
- * Say where the record belongs: to stderr if `verbose`, else to the journal where stderr is that,
- * else to syslog if the near side is a network connection.
+ * There is a connection. Its record goes where messages go; but where that is stderr, it goes there
+ * only if `verbose`, else to syslog if the near side is a network connection.
  */
 void report_on(struct report *, const struct peer *, bool near_is_network, bool verbose);
 

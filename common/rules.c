@@ -1,5 +1,6 @@
 #include "rules.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,18 +9,17 @@
 static const char *parse_date(struct rules *rules, const char *word)
 {
 	struct tm day = { 0 }, given;
+	int used = 0;
 	time_t start;
 
 	if (rules->expires != 0)
 		return "a second expires";
-	if (word == NULL || strlen(word) != 10)
+	if (word == NULL || strlen(word) != 10 || strspn(word, "-0123456789") != 10 ||
+	    sscanf(word, "%4d-%2d-%2d%n", /* NOLINT(cert-err34-c): few digits */
+	        &day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 || used != 10)
 		return "expires needs a date as YYYY-MM-DD";
-	for (int i = 0; i < 10; i++)
-		if (i == 4 || i == 7 ? word[i] != '-' : word[i] < '0' || word[i] > '9')
-			return "expires needs a date as YYYY-MM-DD";
-	day.tm_year = atoi(word) - 1900; /* NOLINT(cert-err34-c): digits */
-	day.tm_mon = atoi(word + 5) - 1; /* NOLINT(cert-err34-c): digits */
-	day.tm_mday = atoi(word + 8); /* NOLINT(cert-err34-c): digits */
+	day.tm_year -= 1900;
+	day.tm_mon--;
 	given = day;
 	start = timegm(&day);
 	if (given.tm_mon != day.tm_mon || given.tm_mday != day.tm_mday || start <= 0)

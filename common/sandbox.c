@@ -79,7 +79,7 @@ static int filter_calls(pid_t child)
 		ALLOW(sched_yield),
 		ALLOW(shutdown),
 		ALLOW(close),
-		ALLOW_IF(getsockopt, 2, SO_ERROR, SO_ERROR), /* why a socket failed */
+		ALLOW_IF(getsockopt, 2, SO_ERROR, SO_TYPE), /* why a socket failed; if it is a stream */
 		ALLOW_OPTION(SOL_SOCKET, SO_LINGER), /* for a reset */
 		ALLOW_IF(ioctl, 1, SIOCOUTQ, SIOCOUTQ), /* what the peer has not taken yet */
 #ifdef __NR_poll

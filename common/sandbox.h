@@ -1,10 +1,7 @@
 #ifndef SPIPE_SANDBOX_H
 #define SPIPE_SANDBOX_H
 
-#include <stdbool.h>
 #include <sys/types.h>
-
-#include "outcome.h"
 
 /*
  * From here on this process can use the descriptors it has, and no more: no file is opened, no

@@ -53,11 +53,9 @@ static enum end_kind describe(int fd, bool writing, bool keepalive)
 
 void side_set(struct side *side, const char *name, int in, int out, bool keepalive)
 {
-	side->name = name;
-	side->in = in;
-	side->out = out;
-	side->in_kind = describe(in, false, keepalive);
-	side->out_kind = in == out ? side->in_kind : describe(out, true, keepalive);
+	*side = (struct side){ .name = name, .in.fd = in, .out.fd = out };
+	side->in.kind = describe(in, false, keepalive);
+	side->out.kind = in == out ? side->in.kind : describe(out, true, keepalive);
 }
 
 /* A shared description may block, and its flags are not ours to change: ask before each call. */
@@ -73,46 +71,46 @@ static bool would_block(int fd, short event)
 
 ssize_t side_read(struct side *side, void *data, size_t size)
 {
-	if (is_socket(side->in_kind))
-		return recv(side->in, data, size, MSG_DONTWAIT);
-	if (side->in_kind == END_SHARED && would_block(side->in, POLLIN))
+	if (is_socket(side->in.kind))
+		return recv(side->in.fd, data, size, MSG_DONTWAIT);
+	if (side->in.kind == END_SHARED && would_block(side->in.fd, POLLIN))
 		return -1;
-	return read(side->in, data, size);
+	return read(side->in.fd, data, size);
 }
 
 ssize_t side_write(struct side *side, const void *data, size_t size)
 {
-	if (is_socket(side->out_kind))
-		return send(side->out, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (side->out_kind == END_SHARED || side->out_kind == END_TERMINAL) {
+	if (is_socket(side->out.kind))
+		return send(side->out.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (side->out.kind == END_SHARED || side->out.kind == END_TERMINAL) {
 		/* What poll(2) promises there is room for. */
-		size_t most = side->out_kind == END_SHARED ? PIPE_BUF : 1;
+		size_t most = side->out.kind == END_SHARED ? PIPE_BUF : 1;
 
-		if (would_block(side->out, POLLOUT))
+		if (would_block(side->out.fd, POLLOUT))
 			return -1;
 		if (size > most)
 			size = most;
 	}
-	return write(side->out, data, size);
+	return write(side->out.fd, data, size);
 }
 
 void side_end_output(struct side *side)
 {
-	if (is_socket(side->out_kind))
-		shutdown(side->out, SHUT_WR); /* ENOTCONN: the peer has gone, which is no news */
+	if (is_socket(side->out.kind))
+		shutdown(side->out.fd, SHUT_WR); /* ENOTCONN: the peer has gone, which is no news */
 	else {
-		close(side->out);
-		side->out = -1;
+		close(side->out.fd);
+		side->out.fd = -1;
 	}
 }
 
 void side_close(struct side *side)
 {
-	if (side->in != -1)
-		close(side->in);
-	if (side->out != -1 && side->out != side->in)
-		close(side->out);
-	side->in = side->out = -1;
+	if (side->in.fd != -1)
+		close(side->in.fd);
+	if (side->out.fd != -1 && side->out.fd != side->in.fd)
+		close(side->out.fd);
+	side->in.fd = side->out.fd = -1;
 }
 
 void side_reset(struct side *side)
@@ -120,32 +118,37 @@ void side_reset(struct side *side)
 	struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
 
 	/* On the socket, not the descriptor: it holds even if another process closes it last. */
-	if (side->in != -1 && side->in_kind == END_STREAM_TCP)
-		setsockopt(side->in, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	if (side->out != -1 && side->out_kind == END_STREAM_TCP)
-		setsockopt(side->out, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	if (side->in.kind == END_STREAM_TCP)
+		setsockopt(side->in.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	if (side->out.kind == END_STREAM_TCP)
+		setsockopt(side->out.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	side_close(side);
 }
 
-/* One step of an exact read or write, from the result of the call. Returns as side_read_all. */
-static int step(int fd, short event, ssize_t moved, int64_t deadline)
+/* side_read_all, or if `writing` side_write_all, which leaves the data as it is. */
+static int move_all(struct side *side, bool writing, uint8_t *next, size_t size, int64_t deadline)
 {
-	struct pollfd ready = { .fd = fd, .events = event };
+	struct pollfd ready = { .fd = writing ? side->out.fd : side->in.fd,
+		.events = writing ? POLLOUT : POLLIN };
+	ssize_t moved;
 
-	if (moved > 0)
-		return 0;
-	if (moved == 0) {
-		errno = ENODATA;
-		return -1;
-	}
-	if (errno != EAGAIN && errno != EINTR)
-		return -1;
-	if (signal_stop) {
-		errno = EINTR;
-		return -1;
-	}
-	if (wait_poll(&ready, 1, deadline) == 0) {
-		errno = ETIMEDOUT;
+	while (size > 0) {
+		moved = writing ? side_write(side, next, size) : side_read(side, next, size);
+		if (moved > 0) {
+			next += moved;
+			size -= (size_t)moved;
+			continue;
+		}
+		if (moved == 0)
+			errno = ENODATA;
+		else if (errno == EAGAIN || errno == EINTR) {
+			if (signal_stop)
+				errno = EINTR;
+			else if (wait_poll(&ready, 1, deadline) == 0)
+				errno = ETIMEDOUT;
+			else
+				continue;
+		}
 		return -1;
 	}
 	return 0;
@@ -153,30 +156,10 @@ static int step(int fd, short event, ssize_t moved, int64_t deadline)
 
 int side_read_all(struct side *side, void *data, size_t size, int64_t deadline)
 {
-	uint8_t *next = data;
-	ssize_t moved;
-
-	for (; size > 0; size -= (size_t)moved, next += moved) {
-		moved = side_read(side, next, size);
-		if (step(side->in, POLLIN, moved, deadline) != 0)
-			return -1;
-		if (moved < 0)
-			moved = 0;
-	}
-	return 0;
+	return move_all(side, false, data, size, deadline);
 }
 
 int side_write_all(struct side *side, const void *data, size_t size, int64_t deadline)
 {
-	const uint8_t *next = data;
-	ssize_t moved;
-
-	for (; size > 0; size -= (size_t)moved, next += moved) {
-		moved = side_write(side, next, size);
-		if (step(side->out, POLLOUT, moved, deadline) != 0)
-			return -1;
-		if (moved < 0)
-			moved = 0;
-	}
-	return 0;
+	return move_all(side, true, (uint8_t *)data, size, deadline);
 }

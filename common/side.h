@@ -6,8 +6,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "outcome.h"
-
 enum end_kind {
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
@@ -16,11 +14,17 @@ enum end_kind {
 	END_SHARED,      /* anything on a description that others may share */
 };
 
-/* One side of the connection: where we read and where we write; often the same socket twice. */
+/* Where a side is read, or where it is written. */
+struct end {
+	int fd; /* -1 once closed */
+	enum end_kind kind;
+	bool hung_up; /* poll said that nobody is there any more */
+};
+
+/* One side of the connection. */
 struct side {
-	const char *name; /* for messages: "near side", "far side" */
-	int in, out;      /* -1 once closed */
-	enum end_kind in_kind, out_kind;
+	const char *name;    /* for messages: "near side", "far side" */
+	struct end in, out; /* often the same socket twice */
 };
 
 /*

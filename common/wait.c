@@ -34,18 +34,20 @@ void signals_take(void)
 	sigset_t block;
 
 	sigemptyset(&block);
+	sigprocmask(SIG_BLOCK, NULL, &mask_found);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
-		sigaction(handled[i], NULL, &found);
-		if (found.sa_handler == SIG_IGN && (handled[i] == SIGHUP ||
-		    handled[i] == SIGINT || handled[i] == SIGQUIT))
+		int number = handled[i];
+
+		/* Ours even if whoever started us had them blocked. */
+		sigdelset(&mask_found, number);
+		sigaction(number, NULL, &found);
+		if (found.sa_handler == SIG_IGN &&
+		    (number == SIGHUP || number == SIGINT || number == SIGQUIT))
 			continue;
-		sigaction(handled[i], &action, NULL);
-		sigaddset(&block, handled[i]);
+		sigaction(number, &action, NULL);
+		sigaddset(&block, number);
 	}
-	sigprocmask(SIG_BLOCK, &block, &mask_found);
-	/* Ours even if whoever started us had them blocked. */
-	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
-		sigdelset(&mask_found, handled[i]);
+	sigprocmask(SIG_BLOCK, &block, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 

@@ -22,7 +22,7 @@ extern volatile sig_atomic_t signal_progress; /* SIGUSR1 */
  */
 void signals_take(void);
 
-/* In a child: give the signals back as we found them, for a program to start with. */
+/* Give the signals back as we found them: to a program that is started, or to be ended by one. */
 void signals_release(void);
 
 /* poll(2) until `deadline`, with our signals let in. A signal makes it return -1, EINTR. */

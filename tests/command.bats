@@ -129,14 +129,21 @@ through() {
 @test "-p: what is handed back must be a socket, and one" {
 	local give="import socket,sys,os
 s = socket.socket(fileno=1)
-files = {'file': [open('key')], 'pipe': [os.pipe()[0]], 'two': socket.socketpair(), 'listening': [socket.socket()]}
+files = {'file': [open('key')], 'pipe': [os.pipe()[0]], 'two': socket.socketpair(), 'listening': [socket.socket()],
+    'udp': [socket.socket(type=socket.SOCK_DGRAM)], 'seqpacket': socket.socketpair(type=socket.SOCK_SEQPACKET)[:1],
+    'dgram': socket.socketpair(type=socket.SOCK_DGRAM)[:1], 'unconnected': [socket.socket()]}
+files['udp'][0].connect(('127.0.0.1', 9))
 if sys.argv[1] == 'listening': files['listening'][0].listen()
 socket.send_fds(s, [b'x'], [f if isinstance(f, int) else f.fileno() for f in files[sys.argv[1]]])"
 	local what
-	for what in file pipe listening; do
+	for what in file pipe listening unconnected udp seqpacket dgram; do
 		run -69 --separate-stderr "$ENC" -o 3 -p -k key -- /usr/bin/python3 -c "$give" "$what" </dev/null
 		echo "$stderr" >enc.err
-		one_line enc.err spipe-enc
+		one_line enc.err spipe-enc 'no connected stream socket'
+		listen "dec-$what" "$DEC" -o 3 -p -k key -- /usr/bin/python3 -c "$give" "$what"
+		"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null >/dev/null 2>&1 || true
+		statuses "dec-$what" 5 69
+		one_line "dec-$what.err" spipe-dec 'no connected stream socket'
 	done
 	# Of two, one cannot be told from the other.
 	run --separate-stderr "$ENC" -o 1 -p -k key -- /usr/bin/python3 -c "$give" two </dev/null

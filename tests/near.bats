@@ -152,6 +152,30 @@ answering() {
 	done
 }
 
+@test "far side: fds 6 and 7 that are no stream, or that listen" {
+	local give="import os,socket,sys
+near, far = socket.socketpair()
+os.dup2(near.fileno(), 0), os.dup2(near.fileno(), 1)
+bad = {'udp': socket.socket(type=socket.SOCK_DGRAM), 'listening': socket.socket(),
+    'seqpacket': socket.socketpair(type=socket.SOCK_SEQPACKET)[0]}
+bad['listening'].listen()
+fd = os.open('.', os.O_RDONLY) if sys.argv[1] == 'directory' else bad[sys.argv[1]].fileno()
+good = socket.socketpair()[0]
+fds = [os.dup(fd if sys.argv[2] == which else good.fileno()) for which in '67']
+os.dup2(fds[0], 60), os.dup2(fds[1], 70), os.dup2(60, 6), os.dup2(70, 7)
+os.execv(sys.argv[3], sys.argv[3:])"
+	local program what which
+	for program in "$ENC" "$DEC"; do
+		for what in udp seqpacket listening directory; do
+			for which in 6 7; do
+				run -64 --separate-stderr /usr/bin/python3 -c "$give" "$what" $which "$program" -o 3 -k key
+				echo "$stderr" >program.err
+				one_line program.err "${program##*/}" "descriptor $which, the far side, is (not a stream|a listening|a dir)"
+			done
+		done
+	done
+}
+
 @test "far side: -p with nc -F, both programs" {
 	listen target cat
 	local target=$port

@@ -57,6 +57,30 @@ fails() {
 	fails 64 "$ENC" . -k key --key other touch ran
 }
 
+@test "what is said names the option as it was typed; abbreviations are none" {
+	local program word
+	for program in "$ENC" "$DEC"; do
+		fails 64 "$program" 'option --no-pfs takes no value' -k key --no-pfs=1 touch ran
+		fails 64 "$program" 'option --verbose takes no value' -k key --verbose=1 touch ran
+		fails 64 "$program" 'option --help takes no value' --help=1
+		fails 64 "$program" 'option --nonsense is unknown' -k key --nonsense=1 touch ran
+		fails 64 "$program" 'option -Z is unknown' -k key -fZ touch ran
+		fails 64 "$program" 'option -o needs a value' -fo
+		fails 64 "$program" 'option --timeout needs a value' --timeout
+		fails 64 "$program" 'option -f is given twice' -k key -ff touch ran
+		fails 64 "$program" 'option -o is given twice' -k key --timeout 3 -o3 touch ran
+		fails 64 "$program" 'option --timeout is given twice' -k key -o 3 --timeout=3 touch ran
+		fails 64 "$program" 'option -i takes a number' -k key -i0 touch ran
+		for word in --req --require-pf --no-pf --no --time=3 --verb --he --vers; do
+			fails 64 "$program" "option ${word%=*} is unknown" -k key $word touch ran
+		done
+		fails 64 "$program" 'option --time is unknown' -k key --time 3 touch ran
+	done
+	fails 64 "$ENC" 'option -k is given twice' -k key -k key touch ran
+	fails 64 "$ENC" 'option -K is unknown' -K . touch ran
+	fails 64 "$ENC" 'option --key-dir is unknown' --key-dir=. touch ran
+}
+
 @test "values that are no number of seconds over 0: 64" {
 	local program option value
 	for program in "$ENC" "$DEC"; do
@@ -155,6 +179,29 @@ fails() {
 		fails 78 "$program" . -k '' touch ran
 		fails 78 "$program" 'null' -k /dev/null touch ran
 	done
+}
+
+@test "a key from a FIFO: however it comes, but not for ever" {
+	listen dec "$DEC" -k key -- cat
+	[ "$(printf hello | "$ENC" -k <(head -c 7 key; sleep 0.3; tail -c +8 key) nc -N 127.0.0.1 "$port")" = hello ]
+	statuses dec 5 0
+	mkfifo fifo
+	exec 5<>fifo # a writer that says nothing
+	local program
+	for program in "$ENC" "$DEC"; do
+		fails 75 "$program" 'key fifo: .*in time' -o 0.3 -k fifo touch ran
+		"$program" -o 60 -k fifo touch ran </dev/null 2>program.err &
+		sleep 0.3
+		kill "$!"
+		ended 2 "$!"
+		[ "$status" -eq 143 ]
+		one_line program.err "${program##*/}" 'key fifo: ended by signal 15'
+		# the start of a key, and no more
+		printf 'not even half of it' >&5
+		fails 75 "$program" 'key fifo: .*in time' -o 0.3 -k fifo touch ran
+	done
+	exec 5>&-
+	fails 78 "$ENC" 'key fifo: is empty' -k fifo touch ran
 }
 
 @test "a key that we may not read: 78" {

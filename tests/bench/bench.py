@@ -460,9 +460,7 @@ def rounds(measure, contenders, once):
 def measure_flow(contenders):
     def one_way(n):
         def once(c):
-            # Many tunnels hold so much on the way that a short time of sending is enough.
-            ms = settings.flow_ms if n == 1 else settings.flow_ms // 2
-            got = load_metered(c, "flow", "-n", n, "-t", ms, c.port)
+            got = load_metered(c, "flow", "-n", n, "-t", settings.flow_ms, c.port)
             results.add("one way, tunnels: %d" % n, "MB/s", c.key, got["rate"])
             if n == 1:
                 results.add("tunnel's CPU, one way", "ms/MB", c.key,

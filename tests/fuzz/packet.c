@@ -73,6 +73,11 @@ static void open_run(struct input *in, uint64_t number)
 	free(expected);
 }
 
+static size_t sealed_size(size_t size)
+{
+	return (size + PACKET_DATA - 1) / PACKET_DATA * PACKET_SIZE;
+}
+
 static void seal_and_open(struct input *in, uint64_t number)
 {
 	size_t size = 1 + (take_byte(in) * 256U + take_byte(in)) % (MOST * PACKET_DATA), whole;
@@ -80,7 +85,7 @@ static void seal_and_open(struct input *in, uint64_t number)
 	struct packet_state seal = { 0 }, open = { 0 };
 	int bad = 7;
 
-	whole = packet_sealed_size(size);
+	whole = sealed_size(size);
 	wire = malloc(whole);
 	back = malloc(whole / PACKET_SIZE * PACKET_DATA);
 	for (size_t i = 0; i < size; i++)

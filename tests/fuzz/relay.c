@@ -113,7 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	pair(&network, enc ? &far : &near, "network");
 	pair(&local, enc ? &near : &far, "local");
-	wire_fd = enc ? far.in : near.in;
+	wire_fd = enc ? far.in.fd : near.in.fd;
 	CHECK(send(network, wire, wire_size, MSG_NOSIGNAL) == (ssize_t)wire_size);
 	CHECK(send(local, spoken, talk, MSG_NOSIGNAL) == (ssize_t)talk);
 	shutdown(network, SHUT_WR);

@@ -13,6 +13,7 @@
 #include "handshake.h"
 #include "keys.h"
 #include "report.h"
+#include "wait.h"
 
 /* The fields of a case, in the order in which the file has them, and their sizes in bytes. */
 enum { KEYFILE, K, NONCE_C, NONCE_S, DHMAC_C, DHMAC_S, X_C, X_S, YH_C, YH_S, Y_SC, E_C, H_C, E_S, H_S,
@@ -55,7 +56,7 @@ static void check_key(const struct known *known, uint8_t secret[KEY_SIZE])
 	report_open(&report, "handshake-vectors", "test", false);
 	if (fd == -1 ||
 	    write(fd, known->value[KEYFILE], known->size[KEYFILE]) != (ssize_t)known->size[KEYFILE] ||
-	    keyring_load(&ring, paths, 1, NULL, false, &report, &outcome) != 0) {
+	    keyring_load(&ring, paths, 1, NULL, false, NEVER, &report, &outcome) != 0) {
 		fprintf(stderr, "handshake-vectors: no key: %s\n", outcome.reason);
 		exit(1);
 	}

@@ -374,7 +374,7 @@ static int list(void)
 /* What a relay does has to go on working: the allow-list is not to be trusted if nothing works. */
 static int use(void)
 {
-	int pair[2], value = 1;
+	int pair[2], value = 1, type;
 	char byte = 'x';
 	struct pollfd ready;
 
@@ -386,6 +386,7 @@ static int use(void)
 	    recv(pair[1], &byte, 1, 0) == 1 && write(pair[1], &byte, 1) == 1 &&
 	    read(pair[0], &byte, 1) == 1 &&
 	    setsockopt(pair[0], SOL_SOCKET, SO_KEEPALIVE, &value, sizeof(value)) == 0 &&
+	    getsockopt(pair[0], SOL_SOCKET, SO_TYPE, &type, &(socklen_t){ sizeof(type) }) == 0 &&
 	    malloc(1 << 20) != NULL && kill(getpid(), 0) == 0 &&
 	    shutdown(pair[0], SHUT_WR) == 0 && close(pair[0]) == 0);
 }
