@@ -53,8 +53,18 @@ network_down() {
 # systemd_boot: start it, and wait until its sockets listen.
 systemd_boot() {
 	network_up
+	# A control group of its own: two containers in one would share, and stop, each other's units.
+	local own=()
+	GROUP=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+	if [ -n "$GROUP" ]; then
+		GROUP+=$(sed -n 's/^0:://p' /proc/self/cgroup)/${ROOT##*/}
+		mkdir "$GROUP" || return
+		# shellcheck disable=SC2016
+		own=(sh -c 'echo 0 >"$0/cgroup.procs" && exec "$@"' "$GROUP")
+	fi
+	export GROUP
 	# With cgroup v2 for the limits by address, however this machine has it.
-	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 nsenter -t "$NETWORK" -n -m systemd-nspawn -q --register=no \
+	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 "${own[@]}" nsenter -t "$NETWORK" -n -m systemd-nspawn -q --register=no \
 		--keep-unit -D / --volatile=yes --console=pipe --bind-ro="$ROOT/usr/local:/usr/local" \
 		--bind-ro="$ROOT/units:/etc/systemd/system" --bind="$ROOT/etc-spipe:/etc/spipe" \
 		--bind-ro="$ROOT/spipetab:/etc/spipetab" --bind-ro="$ROOT/hosts:/etc/hosts" \
@@ -100,6 +110,7 @@ systemd_down() {
 		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
 		[ -z "$pid" ] || gone_within 5 "$pid" || true
 	done
+	[ -z "${GROUP:-}" ] || find "$GROUP" -depth -type d -exec rmdir {} + || true
 	rm -rf "$ROOT"
 }
 
