@@ -229,6 +229,32 @@ judges_clients() {
 	run -64 "$DEC" -- cat </dev/null
 }
 
+@test "a key from a pipe, as the shell makes them; an empty one is an error and no hang" {
+	serve dec -k key
+	is_known_as key "$("$ENC" -k <(cat key) -- nc -N 127.0.0.1 "$port" <<<hello)"
+	# in two pieces, the second late
+	mkfifo pieces
+	(
+		head -c 16 key
+		eventually 5 test -e waiting
+		tail -c 16 key
+	) >pieces &
+	is_known_as key "$(exec 8<pieces; (sleep 0.2; : >waiting) & "$ENC" -k /dev/fd/8 -- nc -N 127.0.0.1 "$port" <<<hello)"
+	mkfifo fifo
+	run -78 --separate-stderr timeout 5 "$DEC" -k fifo -- cat </dev/null
+	grep -q 'fifo.*is empty' <<<"$stderr"
+}
+
+@test "no command for the client's key, though there is one for another: 64, and nothing runs" {
+	new_keys k alice bob
+	echo 'command sh -c echo${IFS}key${IFS}$SPIPE_KEY;cat' >k/alice.conf
+	listen dec "$DEC" -K k
+	is_known_as alice "$(spipe_as k/alice)"
+	[ -z "$(spipe_as k/bob)" ]
+	statuses dec 5 0 64
+	one_line dec.err spipe-dec 'no command is given, neither by the rules of the client.s key'
+}
+
 @test "one secret under two names is no error" {
 	new_keys k first
 	cp k/first k/second

@@ -127,6 +127,18 @@ answering() {
 	one_line d.err spipe-dec
 }
 
+@test "a directory or a datagram socket as near side is an error" {
+	run -64 --separate-stderr "$ENC" -k key -- touch ran <.
+	[[ $stderr =~ ^spipe-enc:\ descriptor\ 0,\ the\ near\ side,\ is\ a\ directory ]]
+	exec 8<>/dev/udp/127.0.0.1/9
+	run -64 --separate-stderr "$DEC" -k key -- touch ran <&8
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 0\ is\ not\ a\ stream\ socket ]]
+	run -64 --separate-stderr sh -c 'exec "$@" >&8' sh "$DEC" -k key -- touch ran </dev/null
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 1\ is\ not\ a\ stream\ socket ]]
+	exec 8>&-
+	[ ! -e ran ]
+}
+
 @test "closed fd 2 puts nothing of ours anywhere" {
 	listen dec sh -c 'exec 2>&-; exec "$@"' sh "$DEC" -k key -- sh -c 'echo diagnostics >&2; cat'
 	random 100000 in

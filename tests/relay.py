@@ -818,8 +818,8 @@ def near_pty_master():
         got += os.read(slave, 6 - len(got))
     expect("answer", got, b"answer")
     for process in enc, dec:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(LIMIT * SLOW)
 
 
 @case
