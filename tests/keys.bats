@@ -506,3 +506,42 @@ free_port() {
 	statuses dec 5 0
 	one_line dec.err spipe-dec 'bob.*skipped.*empty'
 }
+
+@test "the environment over a vsock, and over a socket of a kind that nobody knows" {
+	if grep -q __asan_init "$DEC"; then
+		skip "AddressSanitizer wants to be the first library"
+	fi
+	# Few machines have a vsock to themselves: the kernel's answer is made up.
+	cat >peer.c <<-'END'
+		#include <stdlib.h>
+		#include <string.h>
+		#include <sys/socket.h>
+		#include <linux/vm_sockets.h>
+
+		int getpeername(int fd, struct sockaddr *address, socklen_t *size)
+		{
+			struct sockaddr_vm peer = { .svm_family = atoi(getenv("FAMILY")), .svm_cid = 3, .svm_port = 123456 };
+
+			(void)fd;
+			memcpy(address, &peer, sizeof(peer));
+			*size = sizeof(peer);
+			return 0;
+		}
+	END
+	"${CC:-cc}" -shared -fPIC -o peer.so peer.c
+	local family
+	for family in 40 99; do
+		run -0 --separate-stderr "$HOLDER" -s key env LD_PRELOAD="$PWD/peer.so" FAMILY=$family "$DEC" --verbose -k key -- \
+			sh -c 'env | grep ^SPIPE_ | sort'
+		case $family in
+		40)
+			[ "$output" = $'SPIPE_KEY=key\nSPIPE_PEER_ADDR=vsock:3\nSPIPE_PEER_PORT=123456' ]
+			[[ $stderr == 'spipe-dec: vsock:3:123456 key key: '* ]]
+			;;
+		99)
+			[ "$output" = SPIPE_KEY=key ]
+			[[ $stderr == 'spipe-dec: - key key: '* ]]
+			;;
+		esac
+	done
+}

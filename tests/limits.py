@@ -220,8 +220,9 @@ def memory_comes_back(role):
 
 
 def resident(run):
-    with open("/proc/%d/statm" % run.process.pid) as file:
-        return int(file.read().split()[1]) * 4
+    """Its own memory in kB, and not what it has mapped of files."""
+    with open("/proc/%d/status" % run.process.pid) as file:
+        return int(re.search(r"RssAnon:\s*(\d+) kB", file.read())[1])
 
 
 # --- linger ---------------------------------------------------------------------------------------------

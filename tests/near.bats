@@ -31,6 +31,10 @@ load lib
 	"$TESTS/relay.py" case near-pty
 }
 
+@test "near side: terminal of another" {
+	"$TESTS/relay.py" case near-terminal-of-another
+}
+
 @test "near side: listen fds" {
 	"$TESTS/relay.py" case near-listen-fds
 }
