@@ -97,7 +97,7 @@ tunnels() {
 }
 
 @test "systemd: connections that come and go leave no unit, no process, no file; and the manager does not grow" {
-	local before after seconds=${SYSTEMD_SECONDS:-30} runs
+	local before after seconds=${SYSTEMD_SECONDS:-10} runs
 	for runs in 1 2; do
 		from_here
 		run -0 near "$TESTS/load.py" come-and-go 8200 8201 9000 "$seconds"

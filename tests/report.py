@@ -270,7 +270,7 @@ def journal_warnings_and_progress():
         "SYSLOG_IDENTIFIER": "spipe-dec", "SPIPE_ROLE": "dec",
     })
     run.process.send_signal(signal.SIGUSR1)
-    progress, = entries([here.next()])
+    progress, = entries([here.next() or ""])
     expect_like("progress", progress["MESSAGE"], run.record("in progress"))
     expect("priority", progress["PRIORITY"], "6")
     run.talk()
@@ -366,7 +366,7 @@ def stderr_is_the_connection():
     run = Run("dec", ["--verbose"], WIRE)
     run.authenticate()  # nothing came before the handshake
     run.process.send_signal(signal.SIGUSR1)
-    warning, progress = log_line(log.next()), log_line(log.next())
+    warning, progress = log_line(log.next() or ""), log_line(log.next() or "")
     expect("warning", (warning[0], warning[3]),
            (DAEMON | WARNING, "key secret: readable by its group, chmod 600 it"))
     expect("priority", progress[0], DAEMON | INFO)
@@ -405,10 +405,11 @@ def progress():
         run.process.send_signal(signal.SIGUSR1)
         pattern = run.record("in progress")
         if network and not options:
-            priority, _, _, text = log_line(log.next())
+            priority, _, _, text = log_line(log.next() or "")
             expect("priority", priority, DAEMON | INFO)
             expect_like("progress", text, pattern)
         else:
+            expect("stderr says something", bool(select.select([run.stderr], [], [], held.WAIT)[0]), True)
             expect_like("progress", os.read(run.stderr, 4096).decode(), "spipe-enc: %s\n" % pattern)
         run.talk()
         expect("records", len(log.rest()), 1 if network and not options else 0)
