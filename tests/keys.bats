@@ -247,6 +247,7 @@ judges_clients() {
 
 @test "no command for the client's key, though there is one for another: 64, and nothing runs" {
 	new_keys k alice bob
+	# shellcheck disable=SC2016
 	echo 'command sh -c echo${IFS}key${IFS}$SPIPE_KEY;cat' >k/alice.conf
 	listen dec "$DEC" -K k
 	is_known_as alice "$(spipe_as k/alice)"

@@ -97,16 +97,16 @@ tunnels() {
 }
 
 @test "systemd: connections that come and go leave no unit, no process, no file; and the manager does not grow" {
-	local before after seconds=${SYSTEMD_SECONDS:-10} runs
-	for runs in 1 2; do
+	local before after seconds=${SYSTEMD_SECONDS:-10}
+	for _ in 1 2; do
 		from_here
 		run -0 near "$TESTS/load.py" come-and-go 8200 8201 9000 "$seconds"
 		printf '# %s\n' "${lines[@]}" >&3
 		nothing_left
-		results >results
-		sed 's/^/# /' results >&3
+		results >ended
+		sed 's/^/# /' ended >&3
 		# what is not there: timeout, command, key, usage, system, terminated
-		run ! grep -vE ' (clean|lost|refused|tampered) ' results
+		run ! grep -vE ' (clean|lost|refused|tampered) ' ended
 		after=$(manager)
 		echo "# the manager: $after (memory in kB, descriptors), credentials and credential mounts left" >&3
 		before=${before:-$after}
