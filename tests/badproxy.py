@@ -162,7 +162,8 @@ def main():
         sizes = [rng.randrange(1, most) if rng.random() < 0.8 else rng.randrange(3000) for _ in (0, 1)]
         for name, size in zip(("in", "back"), sizes):
             with open(name, "wb") as file:
-                file.write(rng.randbytes(size))
+                for start in range(0, size, 1 << 24):
+                    file.write(rng.randbytes(min(1 << 24, size - start)))
         for name in ("got", "out"):
             open(name, "wb").close()
         total = START + -(-sizes[way] // 1024) * PACKET
@@ -194,7 +195,8 @@ def main():
         carrier = threading.Thread(target=carry, args=(left, right, directions, random.Random(number)))
         carrier.start()
         try:
-            statuses = client.wait(120), server.wait(120)
+            patience = 120 + sum(sizes) / 2000000
+            statuses = client.wait(patience), server.wait(patience)
         except subprocess.TimeoutExpired:
             print("connection %d, %s at %d: hangs" % (number, kind, at))
             client.kill()

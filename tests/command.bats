@@ -219,6 +219,33 @@ held() {
 	done
 }
 
+@test "-p: a signal while the command still connects ends us and it, and is said" {
+	hold enc "$ENC" -o 60 -p -k key -- sh -c 'echo $$ >pid.new; mv pid.new pid; exec sleep 1000'
+	local enc=$! command
+	eventually 5 test -s pid
+	read -r command <pid
+	kill -TERM "$enc"
+	ended 4 "$enc"
+	[ "$status" -eq 143 ]
+	gone_within 2 "$command"
+	one_line enc.err spipe-enc 'signal 15 while sh was connecting$'
+	exec 9>&-
+}
+
+@test "a signal while the command takes its time to end: it is killed, and that is said" {
+	listen dec "$DEC" -k key -- cat
+	hold enc "$ENC" -k key -- sh -c 'nc -N 127.0.0.1 "$0"; exec </dev/null >&0; echo $$ >pid.new; mv pid.new pid; exec sleep 1000' "$port"
+	local enc=$! command
+	exec 9>&-
+	eventually 5 test -s pid
+	read -r command <pid
+	kill -TERM "$enc"
+	ended 1 "$enc"
+	[ "$status" -eq 143 ]
+	gone_within 2 "$command"
+	one_line enc.err spipe-enc 'signal 15 while sh was ending$'
+}
+
 @test "a signal while we wait for the handshake ends us at once" {
 	local signal dec
 	for signal in TERM INT HUP; do

@@ -272,6 +272,33 @@ judges_clients() {
 	run -64 "$DEC" -- cat </dev/null
 }
 
+@test "a key from a pipe, as the shell makes them; an empty one is an error and no hang" {
+	serve dec -k key
+	is_known_as key "$("$ENC" -k <(cat key) -- nc -N 127.0.0.1 "$port" <<<hello)"
+	# in two pieces, the second late
+	mkfifo pieces
+	(
+		head -c 16 key
+		eventually 5 test -e waiting
+		tail -c 16 key
+	) >pieces &
+	is_known_as key "$(exec 8<pieces; (sleep 0.2; : >waiting) & "$ENC" -k /dev/fd/8 -- nc -N 127.0.0.1 "$port" <<<hello)"
+	mkfifo fifo
+	run -78 --separate-stderr timeout 5 "$DEC" -k fifo -- cat </dev/null
+	grep -q 'fifo.*is empty' <<<"$stderr"
+}
+
+@test "no command for the client's key, though there is one for another: 64, and nothing runs" {
+	new_keys k alice bob
+	# shellcheck disable=SC2016
+	echo 'command sh -c echo${IFS}key${IFS}$SPIPE_KEY;cat' >k/alice.conf
+	listen dec "$DEC" -K k
+	is_known_as alice "$(spipe_as k/alice)"
+	[ -z "$(spipe_as k/bob)" ]
+	statuses dec 5 0 64
+	one_line dec.err spipe-dec 'no command is given, neither by the rules of the client.s key'
+}
+
 @test "one secret under two names is used, and warned about when its holder comes" {
 	new_keys k another first
 	cp k/first k/second
@@ -526,4 +553,43 @@ free_port() {
 	is_known_as alice "$(spipe_as credentials/clients_alice)"
 	statuses dec 5 0
 	one_line dec.err spipe-dec 'bob.*skipped.*empty'
+}
+
+@test "the environment over a vsock, and over a socket of a kind that nobody knows" {
+	if grep -q __asan_init "$DEC"; then
+		skip "AddressSanitizer wants to be the first library"
+	fi
+	# Few machines have a vsock to themselves: the kernel's answer is made up.
+	cat >peer.c <<-'END'
+		#include <stdlib.h>
+		#include <string.h>
+		#include <sys/socket.h>
+		#include <linux/vm_sockets.h>
+
+		int getpeername(int fd, struct sockaddr *address, socklen_t *size)
+		{
+			struct sockaddr_vm peer = { .svm_family = atoi(getenv("FAMILY")), .svm_cid = 3, .svm_port = 123456 };
+
+			(void)fd;
+			memcpy(address, &peer, sizeof(peer));
+			*size = sizeof(peer);
+			return 0;
+		}
+	END
+	"${CC:-cc}" -shared -fPIC -o peer.so peer.c
+	local family
+	for family in 40 99; do
+		run -0 --separate-stderr "$HOLDER" -s key env LD_PRELOAD="$PWD/peer.so" FAMILY=$family "$DEC" --verbose -k key -- \
+			sh -c 'env | grep ^SPIPE_ | sort'
+		case $family in
+		40)
+			[ "$output" = $'SPIPE_KEY=key\nSPIPE_PEER_ADDR=vsock:3\nSPIPE_PEER_PORT=123456' ]
+			[[ $stderr == 'spipe-dec: vsock:3:123456 key key: '* ]]
+			;;
+		99)
+			[ "$output" = SPIPE_KEY=key ]
+			[[ $stderr == 'spipe-dec: - key key: '* ]]
+			;;
+		esac
+	done
 }

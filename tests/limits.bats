@@ -33,6 +33,10 @@ load lib
 	"$TESTS/limits.py" case no-limits
 }
 
+@test "memory comes back" {
+	"$TESTS/limits.py" case memory-comes-back
+}
+
 @test "linger" {
 	"$TESTS/limits.py" case linger
 }

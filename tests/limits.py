@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from peer import LIMIT, SECRET, SLOW, Peer, drain, read_all, tcp_pair
@@ -191,6 +192,37 @@ def no_limits(role):
         run.far.end()
         expect("the end", run.near.sock.recv(1), b"")
         run.finish(0, "ended cleanly")
+
+
+@both
+def memory_comes_back(role):
+    """What bulk has used is given back after some seconds of silence, and the connection goes on."""
+    run = Run(role)
+    run.pass_on()
+    small = resident(run)
+    data = os.urandom(1 << 20)
+    sender = threading.Thread(target=run.near.put, args=(data,))
+    sender.start()
+    expect("whether all arrived", run.far.get(len(data)) == data, True)
+    sender.join()
+    large = resident(run)
+    if large < small + 100:
+        raise AssertionError("bulk took no memory: %d kB, then %d kB" % (small, large))
+    limit = time.monotonic() + LIMIT * SLOW
+    while (now := resident(run)) > large - (large - small) // 2:
+        if time.monotonic() > limit:
+            raise AssertionError("%d kB, with bulk %d kB, in silence still %d kB" % (small, large, now))
+        time.sleep(0.1)
+    run.pass_on(b"after " * 1000)
+    run.near.end()
+    run.far.end()
+    run.finish(0, "ended cleanly")
+
+
+def resident(run):
+    """Its own memory in kB, and not what it has mapped of files."""
+    with open("/proc/%d/status" % run.process.pid) as file:
+        return int(re.search(r"RssAnon:\s*(\d+) kB", file.read())[1])
 
 
 # --- linger ---------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 #!/usr/bin/python3
-"""Many connections through both programs under tcpserver, each moving data both ways.
+"""Many connections through both programs, each moving data both ways.
 
 load.py tunnels COUNT [pass]   COUNT at once; prints the memory of idle ones. pass: with -p and nc -F
 load.py soak SECONDS           connections that come and go for SECONDS at full rate; nothing may grow
+load.py through NEAR FAR COUNT PID
+load.py come-and-go NEAR WIRE FAR SECONDS
+                               the same two through tunnels that are there: from the port or UNIX socket NEAR, on
+                               the wire at WIRE, to the echo server at FAR. The programs descend from the process PID
 
 client -> tcpserver -> spipe-enc -> tcpserver -> spipe-dec -> this script's own echo server, which
 answers each byte with its complement. $ENC, $DEC are the programs; ./key is needed. Exit status 1
@@ -26,9 +30,28 @@ import time
 COMPLEMENT = bytes(255 - i for i in range(256))
 
 
-def echo_server():
+def place(text):
+    """The address that `text` means: a path, or a port."""
+    return text if text.startswith("/") else ("127.0.0.1", int(text))
+
+
+def connected(address):
+    if isinstance(address, tuple):
+        return socket.create_connection(address)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(address)
+    return sock
+
+
+def echo_server(address=("127.0.0.1", 0)):
     """Serves until the end of the process. Returns its port."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    if isinstance(address, tuple):
+        listener = socket.create_server(address, backlog=1024)
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)
+        os.chmod(address, 0o666)
+        listener.listen(1024)
 
     def serve():
         poll = selectors.EpollSelector()
@@ -136,12 +159,14 @@ def name_of(pid):
         return file.read().strip()
 
 
-def memory(servers):
-    """Private and proportional kilobytes, averages of each program."""
+def memory(parents, only=""):
+    """Private and proportional kilobytes, averages of each program whose name begins with `only`."""
     sums = collections.defaultdict(lambda: [0, 0, 0, 0])
-    for server in servers:
-        for pid in descendants(server.process.pid):
+    for parent in parents:
+        for pid in descendants(parent):
             name = name_of(pid)
+            if not name.startswith(only):
+                continue
             sizes = collections.Counter()
             with open("/proc/%d/smaps_rollup" % pid) as file:
                 for line in file:
@@ -177,53 +202,68 @@ def all_gone(servers, seconds):
     return True
 
 
+def come_up(count, address):
+    """`count` connections to `address`, each with a byte gone through and back, or None."""
+    socks = []
+    started = time.monotonic()
+    for _ in range(count):
+        sock = connected(address)
+        sock.settimeout(240)
+        sock.send(b"x")
+        socks.append(sock)
+    for sock in socks:
+        if sock.recv(1) != bytes([255 - ord("x")]):
+            print("a tunnel did not come up")
+            return None
+    print("%d tunnels up in %.1f s" % (count, time.monotonic() - started), flush=True)
+    return socks
+
+
+def move(socks, size):
+    """Random data through all of them at once, both ways. How many returned what they should."""
+    poll = selectors.EpollSelector()
+    states = {}
+    for sock in socks:
+        data = random.randbytes(size)
+        # in hand, hash of what comes, what it should be, bytes so far
+        states[sock] = [memoryview(data), hashlib.sha256(), hashlib.sha256(data.translate(COMPLEMENT)).digest(), 0]
+        sock.setblocking(False)
+        poll.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    equal, deadline = 0, time.monotonic() + 300
+    while states and time.monotonic() < deadline:
+        for key, events in poll.select(1):
+            sock = key.fileobj
+            state = states[sock]
+            if events & selectors.EVENT_WRITE:
+                state[0] = state[0][sock.send(state[0][:16384]) :]
+                if not state[0]:
+                    sock.shutdown(socket.SHUT_WR)
+                    poll.modify(sock, selectors.EVENT_READ)
+            if events & selectors.EVENT_READ:
+                data = sock.recv(65536)
+                state[1].update(data)
+                state[3] += len(data)
+                if not data:
+                    equal += state[3] == size and state[1].digest() == state[2]
+                    poll.unregister(sock)
+                    sock.close()
+                    del states[sock]
+    print("%d tunnels at once, %d bytes each way in each, %d hashes equal" % (len(socks), size, equal))
+    return equal
+
+
+SIZE = 65536
+
+
 def tunnels(count, passing):
-    size = 65536
     servers = enc, dec = chain(count + 10, passing)
     try:
-        socks = []
-        started = time.monotonic()
-        for _ in range(count):
-            sock = socket.create_connection(("127.0.0.1", enc.port))
-            sock.settimeout(240)
-            sock.send(b"x")
-            socks.append(sock)
-        for sock in socks:
-            if sock.recv(1) != bytes([255 - ord("x")]):
-                print("a tunnel did not come up")
-                return 1
-        print("%d tunnels up in %.1f s" % (count, time.monotonic() - started), flush=True)
-        memory(servers)
-
-        poll = selectors.EpollSelector()
-        states = {}
-        for sock in socks:
-            data = random.randbytes(size)
-            # in hand, hash of what comes, what it should be, bytes so far
-            states[sock] = [memoryview(data), hashlib.sha256(), hashlib.sha256(data.translate(COMPLEMENT)).digest(), 0]
-            sock.setblocking(False)
-            poll.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        equal, deadline = 0, time.monotonic() + 300
-        while states and time.monotonic() < deadline:
-            for key, events in poll.select(1):
-                sock = key.fileobj
-                state = states[sock]
-                if events & selectors.EVENT_WRITE:
-                    state[0] = state[0][sock.send(state[0][:16384]) :]
-                    if not state[0]:
-                        sock.shutdown(socket.SHUT_WR)
-                        poll.modify(sock, selectors.EVENT_READ)
-                if events & selectors.EVENT_READ:
-                    data = sock.recv(65536)
-                    state[1].update(data)
-                    state[3] += len(data)
-                    if not data:
-                        equal += state[3] == size and state[1].digest() == state[2]
-                        poll.unregister(sock)
-                        sock.close()
-                        del states[sock]
+        socks = come_up(count, ("127.0.0.1", enc.port))
+        if socks is None:
+            return 1
+        memory([server.process.pid for server in servers])
+        equal = move(socks, SIZE)
         gone = all_gone(servers, 20)
-        print("%d tunnels at once, %d bytes each way in each, %d hashes equal" % (count, size, equal))
         print("statuses: enc %s, dec %s" % (dict(enc.statuses()), dict(dec.statuses())))
         if not gone:
             print("processes were left")
@@ -232,6 +272,15 @@ def tunnels(count, passing):
     finally:
         for server in servers:
             server.stop()
+
+
+def through(near, far, count, pid):
+    echo_server(far)
+    socks = come_up(count, near)
+    if socks is None:
+        return 1
+    memory([pid], "spipe-")
+    return 0 if move(socks, SIZE) == count else 1
 
 
 def orphan_sockets():
@@ -266,18 +315,15 @@ def open_files(pid):
     return len(os.listdir("/proc/%d/fd" % pid))
 
 
-def soak(seconds):
-    servers = enc, dec = chain(100, True)
-    counts = collections.Counter()
-    problems = []
+def busy(seconds, near, wire, counts, problems):
+    """Four at a time, connections of all kinds: good ones, resets, strangers at the address `wire`."""
     end = time.monotonic() + seconds
 
     def work(number):
         rng = random.Random(number)
         while time.monotonic() < end and not problems:
             kind = rng.choices(("whole", "reset", "stranger", "nothing"), (85, 5, 5, 5))[0]
-            port = dec.port if kind in ("stranger", "nothing") else enc.port
-            with socket.create_connection(("127.0.0.1", port)) as sock:
+            with connected(wire if kind in ("stranger", "nothing") else near) as sock:
                 sock.settimeout(60)
                 try:
                     if kind == "nothing":
@@ -306,6 +352,30 @@ def soak(seconds):
                     problems.append("a connection hung (%s)" % kind)
             counts[kind] += 1
 
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def come_and_go(near, wire, far, seconds):
+    counts, problems = collections.Counter(), []
+    echo_server(far)
+    busy(seconds, near, wire, counts, problems)
+    print("%d connections (%s), %.0f a second" % (sum(counts.values()), dict(counts), sum(counts.values()) / seconds))
+    if not counts["whole"]:
+        problems.append("no connection was made")
+    for problem in problems:
+        print("PROBLEM: " + problem)
+    return 1 if problems else 0
+
+
+def soak(seconds):
+    servers = enc, dec = chain(100, True)
+    counts = collections.Counter()
+    problems = []
+
     def measure():
         left = 0 if all_gone(servers, 30) else sum(len(descendants(s.process.pid)) for s in servers)
         # Looked for everywhere, since one may have lost its parent; other users' are soon reaped.
@@ -320,19 +390,13 @@ def soak(seconds):
         )
 
     try:
-        real_end = end
-        end = min(real_end, time.monotonic() + max(2, seconds / 10))
         first = None
-        for part in ("first tenth", "rest"):
-            workers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+        beginning = min(seconds, max(2, seconds / 10))
+        for part, long in ("first tenth", beginning), ("rest", seconds - beginning):
+            busy(long, ("127.0.0.1", enc.port), ("127.0.0.1", dec.port), counts, problems)
             now = measure()
             print("after the %s: %d connections, %s" % (part, sum(counts.values()), now), flush=True)
             first = first or now
-            end = real_end
         rate = sum(counts.values()) / seconds
         print("%d connections (%s), %.0f a second" % (sum(counts.values()), dict(counts), rate))
         print("statuses: enc %s, dec %s" % (dict(enc.statuses()), dict(dec.statuses())))
@@ -363,6 +427,10 @@ def main():
         return tunnels(int(sys.argv[2]), sys.argv[3:] == ["pass"])
     if len(sys.argv) == 3 and sys.argv[1] == "soak":
         return soak(float(sys.argv[2]))
+    if len(sys.argv) == 6 and sys.argv[1] == "through":
+        return through(place(sys.argv[2]), place(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    if len(sys.argv) == 6 and sys.argv[1] == "come-and-go":
+        return come_and_go(*map(place, sys.argv[2:5]), float(sys.argv[5]))
     print(__doc__)
     return 64
 

@@ -2,7 +2,8 @@
 # shellcheck shell=bash disable=SC2154
 # Networks that misbehave. The link is in network namespaces of the test's own: a pair of veth with tc's netem
 # where the kernel has it, else badlink.py does the same to a pair of TUN devices. NETWORK_MIB (default 16) is what
-# goes each way over a link that is only odd; over one that loses packets it is a quarter of that.
+# goes each way over a link that is only odd; over one that loses packets it is a quarter of that. NETWORK_CONNECTIONS
+# (300) go through a bad proxy, each with up to NETWORK_BYTES (2000000) each way.
 load lib
 
 setup() {
@@ -116,6 +117,6 @@ bulk() {
 }
 
 @test "a proxy that flips, cuts, repeats, leaves out, swaps: never a silent difference" {
-	run -0 "$TESTS/badproxy.py" "${NETWORK_CONNECTIONS:-300}" 2000000 "${SEED:-$RANDOM}"
+	run -0 "$TESTS/badproxy.py" "${NETWORK_CONNECTIONS:-300}" "${NETWORK_BYTES:-2000000}" "${SEED:-$RANDOM}"
 	printf '# %s\n' "${lines[@]}" >&3
 }

@@ -31,6 +31,10 @@ load lib
 	"$TESTS/relay.py" case near-pty
 }
 
+@test "near side: terminal of another" {
+	"$TESTS/relay.py" case near-terminal-of-another
+}
+
 @test "near side: listen fds" {
 	"$TESTS/relay.py" case near-listen-fds
 }
@@ -125,6 +129,18 @@ answering() {
 	timeout 5 "$DEC" -k key -- cat <&- >&- 2>d.err || status=$?
 	[ "$status" -eq 64 ]
 	one_line d.err spipe-dec
+}
+
+@test "a directory or a datagram socket as near side is an error" {
+	run -64 --separate-stderr "$ENC" -k key -- touch ran <.
+	[[ $stderr =~ ^spipe-enc:\ descriptor\ 0,\ the\ near\ side,\ is\ a\ directory ]]
+	exec 8<>/dev/udp/127.0.0.1/9
+	run -64 --separate-stderr "$DEC" -k key -- touch ran <&8
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 0\ is\ not\ a\ stream\ socket ]]
+	run -64 --separate-stderr sh -c 'exec "$@" >&8' sh "$DEC" -k key -- touch ran </dev/null
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 1\ is\ not\ a\ stream\ socket ]]
+	exec 8>&-
+	[ ! -e ran ]
 }
 
 @test "closed fd 2 puts nothing of ours anywhere" {

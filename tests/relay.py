@@ -532,6 +532,7 @@ def with_command(command, options=()):
 def every_signal_is_a_break():
     """Whatever signal ends us, the command is killed before its input ends: it never finishes its work."""
     for number in signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR2, signal.SIGXCPU:
+        signal.signal(number, signal.SIG_DFL)  # a shell's background job ignores some, and so would ours
         app, enc, dec = with_command(["sh", "-c", "head -c 1; cat >/dev/null; touch finished"])
         app.sendall(b"x")
         expect("echo", get(app, 1), b"x")
@@ -818,8 +819,8 @@ def near_pty_master():
         got += os.read(slave, 6 - len(got))
     expect("answer", got, b"answer")
     for process in enc, dec:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(LIMIT * SLOW)
 
 
 @case
@@ -863,6 +864,44 @@ def near_pty():
             finish(enc, 0, seconds=2)
             finish(dec, 0, seconds=2)
             os.close(master)
+
+
+@case
+def near_terminal_of_another():
+    """As output a terminal that we may not open anew: all gets there, its flags are left alone, and it stops nobody."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    name, mode = os.ttyname(slave), 0
+    os.chmod(name, mode)
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    service.settimeout(LIMIT * SLOW)
+    # Root may open anything, unless it is told otherwise.
+    wrap = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"] if os.getuid() == 0 else []
+    source, theirs = os.pipe()
+    dec = spawn("dec", dec_wire, far)
+    enc = spawn("enc", (source, slave), enc_wire, wrap=wrap)
+    for sock in enc_wire, dec_wire, far:
+        sock.close()
+    data = os.urandom(30000)
+    sender = threading.Thread(target=service.sendall, args=(data,))
+    sender.start()
+    got = b""
+    while len(got) < len(data):
+        if not select.select([master], [], [], LIMIT * SLOW)[0]:
+            raise Wrong("%d bytes came of %d" % (len(got), len(data)))
+        got += os.read(master, 1000)
+    sender.join()
+    expect("whether it is the same", got == data, True)
+    expect("O_NONBLOCK", fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK, 0)
+    # Nobody reads it any more, and it is full: a signal ends us all the same.
+    service.sendall(data)
+    while select.select([], [slave], [], 0.2)[1]:
+        pass
+    enc.terminate()
+    finish(enc, -signal.SIGTERM, seconds=5)
+    finish(dec, 74, 76, seconds=5)
+    os.close(theirs)
 
 
 def systemd_like(sock, fds, role="enc", pid="$$", **how):
