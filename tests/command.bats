@@ -228,7 +228,7 @@ held() {
 	ended 4 "$enc"
 	[ "$status" -eq 143 ]
 	gone_within 2 "$command"
-	one_line enc.err spipe-enc 'signal 15 while sh was connecting$'
+	one_line enc.err spipe-enc 'signal 15 \(Terminated\) while the command was connecting$'
 	exec 9>&-
 }
 
@@ -243,7 +243,7 @@ held() {
 	ended 1 "$enc"
 	[ "$status" -eq 143 ]
 	gone_within 2 "$command"
-	one_line enc.err spipe-enc 'signal 15 while sh was ending$'
+	one_line enc.err spipe-enc 'signal 15 \(Terminated\) while the command was ending$'
 }
 
 @test "a signal while we wait for the handshake ends us at once" {
