@@ -97,11 +97,12 @@ tunnels() {
 }
 
 @test "systemd: connections that come and go leave no unit, no process, no file; and the manager does not grow" {
-	local before after seconds=${SYSTEMD_SECONDS:-10}
+	local before after connections seconds=${SYSTEMD_SECONDS:-10}
 	for _ in 1 2; do
 		from_here
 		run -0 near "$TESTS/load.py" come-and-go 8200 8201 9000 "$seconds"
 		printf '# %s\n' "${lines[@]}" >&3
+		connections=${lines[0]%% *}
 		nothing_left
 		results >ended
 		sed 's/^/# /' ended >&3
@@ -113,7 +114,8 @@ tunnels() {
 	done
 	read -r -a before <<<"$before"
 	read -r -a after <<<"$after"
-	[ "${after[0]}" -le $((before[0] + 1024)) ]
+	# Its heap is as large as it ever had to be, and moves by a MB or two. A unit that stays takes many kB.
+	[ "${after[0]}" -le $((before[0] + 2048 + connections)) ]
 	[ "${after[1]}" -le $((before[1] + 5)) ]
 	[ "${after[2]} ${after[3]}" = '0 0' ]
 }

@@ -136,9 +136,9 @@ answering() {
 	[[ $stderr =~ ^spipe-enc:\ descriptor\ 0,\ the\ near\ side,\ is\ a\ directory ]]
 	exec 8<>/dev/udp/127.0.0.1/9
 	run -64 --separate-stderr "$DEC" -k key -- touch ran <&8
-	[[ $stderr =~ ^spipe-dec:\ descriptor\ 0\ is\ not\ a\ stream\ socket ]]
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 0,\ the\ near\ side,\ is\ not\ a\ stream\ socket ]]
 	run -64 --separate-stderr sh -c 'exec "$@" >&8' sh "$DEC" -k key -- touch ran </dev/null
-	[[ $stderr =~ ^spipe-dec:\ descriptor\ 1\ is\ not\ a\ stream\ socket ]]
+	[[ $stderr =~ ^spipe-dec:\ descriptor\ 1,\ the\ near\ side,\ is\ not\ a\ stream\ socket ]]
 	exec 8>&-
 	[ ! -e ran ]
 }
