@@ -20,7 +20,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	memset(c, 0, sizeof(*c));
 	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
 	secret_harden();
-	near_find(&c->near_found);
+	near_find(&c->near_found, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
 	    role == ROLE_DEC ? "dec" : "enc", c->near_found.is_stderr);
 	if (options_parse(options, role, argc, argv, &c->outcome) != 0 || options->shown)
@@ -115,14 +115,15 @@ int connection_receive_far(struct connection *c)
 int connection_meet_server(struct connection *c)
 {
 	struct handshake *h = &c->secrets->handshake;
-	struct outcome other = { 0 };
 
 	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0)
 		return 0;
 	/* A connection that never was: if the command says so itself, believe it. */
 	if (c->outcome.status == EX_NOPERM && !h->met && c->command.pid != 0 &&
-	    command_finish(&c->command, c->deadline, &other) != 0)
-		c->outcome = other;
+	    command_finish(&c->command, c->deadline, &c->outcome) == 0)
+		fail(&c->outcome, EX_NOPERM, "the server closed the connection before the handshake: "
+		    "it is not spiped, or in trouble of its own, or the command is nc -F without "
+		    "our -p");
 	return -1;
 }
 

@@ -45,21 +45,29 @@ int near_check(int fd, const char *side, struct outcome *outcome)
 	return 0;
 }
 
-/* Would what we write to stderr reach the one at the other end of fd? */
-static bool is_stderr(int fd)
+static bool has_type(int fd, mode_t type)
 {
-	struct stat ours, stderr_st;
+	struct stat st;
 
-	return fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &stderr_st) == 0 &&
-	    (S_ISSOCK(ours.st_mode) || S_ISFIFO(ours.st_mode)) &&
-	    ours.st_dev == stderr_st.st_dev && ours.st_ino == stderr_st.st_ino;
+	return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type;
 }
 
-void near_find(struct near *near)
+/* Would what we write to stderr go where fd goes, a socket or, if `by_pipe`, a pipe? */
+static bool is_stderr(int fd, bool by_pipe)
+{
+	struct stat ours, theirs;
+
+	return (has_type(fd, S_IFSOCK) || (by_pipe && has_type(fd, S_IFIFO))) &&
+	    fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &theirs) == 0 &&
+	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+void near_find(struct near *near, bool is_wire)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
 	long passed = passed_descriptors();
+	bool by_pipe;
 
 	*near = (struct near){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
 	near->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
@@ -77,7 +85,9 @@ void near_find(struct near *near)
 		near->in = near->out = LISTEN_FDS_START;
 	if (near->wrong.status == 0 && near_check(near->in, "near side", &near->wrong) == 0)
 		near_check(near->out, "near side", &near->wrong);
-	near->is_stderr = is_stderr(near->in) || is_stderr(near->out);
+	/* With pipes the wire has to come and go by one, as from ncat -e: `2>&1 |` alone is no peer. */
+	by_pipe = is_wire && (has_type(near->in, S_IFIFO) || has_type(near->in, S_IFSOCK));
+	near->is_stderr = is_stderr(near->in, by_pipe) || is_stderr(near->out, by_pipe);
 	near->is_network = getsockname(near->in, (struct sockaddr *)&address, &size) == 0 &&
 	    address.ss_family != AF_UNIX;
 }

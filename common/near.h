@@ -16,9 +16,10 @@ struct near {
 
 /*
  * Look at descriptors 0, 1, 2, 6, 7 and at LISTEN_FDS (sd_listen_fds(3)). Closed ones of the first
- * three become /dev/null, so that nothing we open lands there.
+ * three become /dev/null, so that nothing we open lands there. `is_wire`: the near side is the
+ * encrypted one.
  */
-void near_find(struct near *);
+void near_find(struct near *, bool is_wire);
 
 /*
  * Can `fd`, handed to us for the side of that name, carry a connection? Not if it is closed, a

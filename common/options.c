@@ -176,8 +176,10 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 	}
 	options->command = optind < argc ? argv + optind : NULL;
 	if (options->key_count == 0 && options->key_dir == NULL)
-		return fail(outcome, EX_USAGE, "no key is given (-k%s); see --help",
-		    role == ROLE_DEC ? " or -K" : "");
+		return fail(outcome, EX_USAGE, "no key is given (-k%s)%s%s; see --help",
+		    role == ROLE_DEC ? " or -K" : "",
+		    options->command != NULL ? " before the command, " : "",
+		    options->command != NULL ? options->command[0] : "");
 	if (options->no_pfs && options->require_pfs)
 		return fail(outcome, EX_USAGE, "-f (no forward secrecy) and -g (require it) "
 		    "contradict each other; see --help");

@@ -40,7 +40,6 @@ struct direction {
 	bool done;                 /* and the sink has been told */
 	struct command *writer;    /* whose output the source is, or NULL */
 	struct command *reader;    /* whose input, in plaintext, the sink is, or NULL */
-	bool unread;               /* that command ended without reading all that it was sent */
 	uint64_t *count;           /* plaintext bytes */
 };
 
@@ -72,7 +71,7 @@ static int drain(struct direction *d, struct outcome *outcome)
 			if (d->reader == NULL || !is_closed(d->to->out.fd))
 				return lost(d->to, error, outcome);
 			/* A command that has gone: what it said stands. */
-			d->active = d->unread = d->ended = true;
+			d->active = d->to->unread = d->ended = true;
 			break;
 		}
 		d->active = true;
@@ -122,7 +121,7 @@ static int fill(struct direction *d, struct outcome *outcome)
 		return 0;
 	/* A command that has gone: what it said stands all the same. Not where it is the wire. */
 	if (got == -1 && errno == ECONNRESET && d->writer != NULL && d->sealing) {
-		d->unread = true;
+		d->from->unread = true;
 		got = 0;
 	}
 	if (got == -1)
@@ -162,6 +161,12 @@ static void settle(const struct side *side)
 	wait_poll(NULL, 0, time_now() + SECOND / 10);
 }
 
+static int not_all_read(const struct side *near, struct outcome *outcome)
+{
+	settle(near);
+	return fail(outcome, EX_IOERR, "the command ended without reading all that it was sent");
+}
+
 /* Move what can be moved in one direction. */
 static int step(struct direction *d, struct outcome *outcome)
 {
@@ -176,6 +181,8 @@ static int step(struct direction *d, struct outcome *outcome)
 			settle(d->to);
 			return -1;
 		}
+		if (d->from->unread)
+			return not_all_read(d->to, outcome);
 		side_end_output(d->to);
 		d->done = true;
 	}
@@ -378,12 +385,7 @@ static int carry(struct carriage *c, struct outcome *outcome)
 		if (!c->over && look(c, outcome) != 0)
 			return -1;
 	}
-	if (c->d[0].unread || c->d[1].unread) {
-		settle(c->relay->near);
-		return fail(outcome, EX_IOERR, "the command ended without reading all that it was "
-		    "sent");
-	}
-	return 0;
+	return c->relay->far->unread ? not_all_read(c->relay->near, outcome) : 0;
 }
 
 int relay_run(const struct relay *relay, struct outcome *outcome)

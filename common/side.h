@@ -25,6 +25,7 @@ struct end {
 struct side {
 	const char *name;    /* for messages: "near side", "far side" */
 	struct end in, out; /* often the same socket twice */
+	bool unread; /* the command here ended without reading all that it was sent */
 };
 
 /*

@@ -100,6 +100,13 @@ through() {
 	one_line enc.err spipe-enc 'sh.*(USR1|10|User)'
 }
 
+@test "spipe-enc: nc -F without -p is guessed at" {
+	listen dec true
+	run -77 --separate-stderr "$ENC" -k key -- nc -F 127.0.0.1 "$port" </dev/null
+	echo "$stderr" >enc.err
+	one_line enc.err spipe-enc 'before the handshake: .*nc -F without our -p'
+}
+
 @test "spipe-enc: a command that fails after its work is reported" {
 	listen dec "$DEC" -k key -- cat
 	echo hello >in
@@ -176,6 +183,20 @@ held() {
 	eventually 5 test -s pid
 	local acceptor=${pids[0]}
 	read -r dec <"/proc/$acceptor/task/$acceptor/children" || [ -n "$dec" ]
+}
+
+@test "a command that leaves a few bytes unread: its output arrives, then a break, no clean end" {
+	listen dec "$DEC" -k key -- sh -c 'echo ready; sleep 0.3'
+	local status=0
+	{ # the input stays open until the answer is there
+		echo QUIT
+		eventually 10 test -s out
+	} | "$ENC" -p -k key -- nc -F 127.0.0.1 "$port" >out 2>enc.err || status=$?
+	[ "$status" -eq 74 ]
+	[ "$(cat out)" = ready ]
+	one_line enc.err spipe-enc 'the far side was lost'
+	statuses dec 5 74
+	one_line dec.err spipe-dec 'without reading all'
 }
 
 @test "no command is left when a signal ends us, SIGKILL included" {

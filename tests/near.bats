@@ -150,8 +150,21 @@ answering() {
 	cmp in out
 	run -77 exchange in out "$ENC" -k other -- nc -N 127.0.0.1 "$port"
 	statuses dec 5 0 77
-	run -78 "$ENC" -k missing -- true 2>&-
+	run -78 sh -c 'exec 2>&-; exec "$@"' sh "$ENC" -k missing -- true
 	[ -z "$output" ]
+}
+
+# What a person reads who types `2>&1 |`, with the input from a terminal, a file or, for spipe-enc, a pipe.
+# Where both ends are pipes spipe-dec has to take them for the wire: nothing goes there.
+@test "2>&1 and a pipe: a message is read there, but by no peer" {
+	"$ENC" -k missing -- true 2>&1 </dev/null | cat >enc.null
+	echo hello | "$ENC" -k missing -- true 2>&1 | cat >enc.pipe
+	"$DEC" -k missing -- true 2>&1 </dev/null | cat >dec.null
+	echo hello | "$DEC" -k missing -- true 2>&1 | cat >dec.pipe
+	one_line enc.null spipe-enc missing
+	one_line enc.pipe spipe-enc missing
+	one_line dec.null spipe-dec missing
+	[ ! -s dec.pipe ]
 }
 
 @test "no far side: no command, and fds 6 and 7 closed" {
