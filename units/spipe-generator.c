@@ -507,7 +507,7 @@ static bool check_place(const struct tunnel *tunnel)
 {
 	const struct address *address = &tunnel->listen;
 	const char *where = address->kind == UNIX ? address->path : address->host;
-	struct listener new = { .line = line_number, .kind = address->kind }, *old;
+	struct listener new = { .line = line_number, .kind = address->kind }, *more;
 
 	if (tunnel->option[NOAUTO] != NULL)
 		return true;
@@ -515,14 +515,17 @@ static bool check_place(const struct tunnel *tunnel)
 		snprintf(new.where, sizeof(new.where), "%s", where);
 	if (address->port != NULL)
 		snprintf(new.port, sizeof(new.port), "%s", address->port);
-	for (old = listeners; old < listeners + listener_count; old++)
+	for (size_t i = 0; i < listener_count; i++) {
+		const struct listener *old = &listeners[i];
+
 		if (old->kind == new.kind && strcmp(old->port, new.port) == 0 &&
 		    (covers(old->where, new.where) || covers(new.where, old->where)))
 			return wrong("LISTEN: line %u listens there already", old->line);
-	old = reallocarray(listeners, listener_count + 1, sizeof(*old));
-	if (old == NULL)
+	}
+	more = reallocarray(listeners, listener_count + 1, sizeof(*more));
+	if (more == NULL)
 		return wrong("%s", strerror(errno));
-	listeners = old;
+	listeners = more;
 	listeners[listener_count++] = new;
 	return true;
 }
