@@ -127,12 +127,16 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	return fd;
 }
 
-/* Kill what is left of the command's group. Returns the command's status as wait(2) gives it. */
+/*
+ * Kill the command, wherever it has gone, and what is left of its group. Returns its status as
+ * wait(2) gives it.
+ */
 static int reap(struct command *command)
 {
 	int status = 0;
 
 	kill(-command->pid, SIGKILL);
+	kill(command->pid, SIGKILL);
 	waitpid(command->pid, &status, 0);
 	command->pid = 0;
 	return status;

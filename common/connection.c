@@ -57,8 +57,8 @@ int connection_prepare_far(struct connection *c)
 		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
 	if (c->options.command == NULL && c->near_found.ucspi) { /* now: a pipe is opened anew */
-		if (near_check(6, "far side", &c->outcome) != 0 ||
-		    near_check(7, "far side", &c->outcome) != 0)
+		if (near_check(6, false, "far side", &c->outcome) != 0 ||
+		    near_check(7, true, "far side", &c->outcome) != 0)
 			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	}

@@ -113,6 +113,8 @@ static int hash_file(const struct loader *loader, int fd, off_t size,
 			SHA256_Update(&scratch->state, scratch->data, (size_t)got);
 			last = (size_t)got;
 			total += got;
+			if (size == -1 && time_now() >= loader->deadline)
+				return fail(problem, EX_TEMPFAIL, "it has no end");
 		} else if (errno != EAGAIN && errno != EINTR)
 			return fail(problem, EX_CONFIG, "%s", strerror(errno));
 		else if (signal_stop)
@@ -149,17 +151,22 @@ static int load_rules(const struct loader *loader, int dir, const char *path, bo
 	*rules = NULL;
 	snprintf(conf, sizeof(conf), "%s.conf", path);
 	/* A link that leads nowhere is not the same as no rules. */
-	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
+	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 &&
+	    (errno == ENOENT || errno == ENAMETOOLONG))
 		return 0;
 	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	*rules = calloc(1, sizeof(**rules));
-	if (fd == -1 || *rules == NULL || (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
+	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0)
+		fail(problem, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		fail(problem, EX_CONFIG, "its rules, %s: not a file", conf);
+	else if ((got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
 		fail(problem, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
 	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
 		fail(problem, EX_CONFIG, "its rules, %s: too long, or no text", conf);
 	else if (rules_parse(*rules, &line, &what) != 0)
 		fail(problem, EX_CONFIG, "its rules, %s line %d: %s", conf, line, what);
-	else if (!credential && fstat(fd, &st) == 0)
+	else if (!credential)
 		check_mode("rules", conf, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
 		    loader->report);
 	if (fd != -1)
@@ -206,6 +213,7 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 	if (loader->with_rules &&
 	    load_rules(loader, dir, path, credential, &key->rules, problem) != 0) {
 		free(key->rules);
+		key->rules = NULL;
 		return -1;
 	}
 	key->name = name;
@@ -331,8 +339,8 @@ void keyring_warn_twins(const struct keyring *ring, size_t key, struct report *r
 {
 	for (size_t i = 0; i < ring->count; i++)
 		if (i != key && equal_secret(ring->secret[i], ring->secret[key], KEY_SIZE))
-			report_warn(report, "key %s is the same as key %s: its holder goes by that name",
-			    ring->key[i].name, ring->key[key].name);
+			report_warn(report, "key %s is the same as key %s: its holder is taken for %s",
+			    ring->key[i].name, ring->key[key].name, ring->key[key].name);
 }
 
 void keyring_wipe(struct keyring *ring)

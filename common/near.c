@@ -23,8 +23,9 @@ static long passed_descriptors(void)
 	return count;
 }
 
-int near_check(int fd, const char *side, struct outcome *outcome)
+int near_check(int fd, bool writing, const char *side, struct outcome *outcome)
 {
+	int mode = fcntl(fd, F_GETFL) & O_ACCMODE;
 	int value = 0;
 	socklen_t size = sizeof(value);
 	struct stat st;
@@ -33,6 +34,9 @@ int near_check(int fd, const char *side, struct outcome *outcome)
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not open", fd, side);
 	if (S_ISDIR(st.st_mode))
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is a directory", fd, side);
+	if (mode == (writing ? O_RDONLY : O_WRONLY))
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is open for %s only", fd, side,
+		    writing ? "reading" : "writing");
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not a stream socket", fd,
 		    side);
@@ -83,8 +87,8 @@ void near_find(struct near *near, bool is_wire)
 		    "connection is what we serve", passed);
 	else if (passed == 1)
 		near->in = near->out = LISTEN_FDS_START;
-	if (near->wrong.status == 0 && near_check(near->in, "near side", &near->wrong) == 0)
-		near_check(near->out, "near side", &near->wrong);
+	if (near->wrong.status == 0 && near_check(near->in, false, "near side", &near->wrong) == 0)
+		near_check(near->out, true, "near side", &near->wrong);
 	/* With pipes the wire has to come and go by one, as from ncat -e: `2>&1 |` alone is no peer. */
 	by_pipe = is_wire && (has_type(near->in, S_IFIFO) || has_type(near->in, S_IFSOCK));
 	near->is_stderr = is_stderr(near->in, by_pipe) || is_stderr(near->out, by_pipe);

@@ -23,8 +23,9 @@ void near_find(struct near *, bool is_wire);
 
 /*
  * Can `fd`, handed to us for the side of that name, carry a connection? Not if it is closed, a
- * directory, or a socket of another type or that listens. Returns 0, or -1 (64).
+ * directory, opened only for the other direction than the one we need (`writing` or not), or a
+ * socket that listens or is no stream. Returns 0, or -1 (64).
  */
-int near_check(int fd, const char *side, struct outcome *);
+int near_check(int fd, bool writing, const char *side, struct outcome *);
 
 #endif

@@ -65,25 +65,26 @@ static const char common_usage[] =
     "Exit status: 0 clean end, 64 usage, 69 command failed, 71 system refused, 74 a side lost,\n"
     "75 too late, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
 
+#ifdef WITH_SYSTEMD
+static const char systemd_built[] = "yes";
+#else
+static const char systemd_built[] = "no";
+#endif
+#ifdef NO_SANDBOX
+static const char sandbox_built[] = "no";
+#else
+static const char sandbox_built[] = "yes";
+#endif
+
 static void show(int option, enum role role)
 {
 	if (option == 'h') {
 		printf("%s%s", role == ROLE_DEC ? dec_usage : enc_usage, common_usage);
 		return;
 	}
-	printf("%s " SPIPE_VERSION " (packets: %s; systemd: "
-#ifdef WITH_SYSTEMD
-	    "yes"
-#else
-	    "no"
-#endif
-	    "; sandbox: "
-#ifdef NO_SANDBOX
-	    "no"
-#else
-	    "yes"
-#endif
-	    ")\n", role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend());
+	printf("%s " SPIPE_VERSION " (packets: %s; systemd: %s; sandbox: %s)\n",
+	    role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend(), systemd_built,
+	    sandbox_built);
 }
 
 /* A positive decimal number of seconds, fractions allowed. Returns nanoseconds, or -1. */
@@ -169,9 +170,10 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 			keys[options->key_count++] = optarg;
 		if (option == 'h' || option == 'v') {
 			show(option, role);
+			if (fflush(stdout) != 0)
+				return fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
 			options->shown = true;
-			return fflush(stdout) == 0 ? 0 :
-			    fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
+			return 0;
 		}
 	}
 	options->command = optind < argc ? argv + optind : NULL;

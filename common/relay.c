@@ -272,6 +272,9 @@ static int wait_for(struct carriage *c, struct pollfd *slots, nfds_t count)
 	}
 	if (ready == 0)
 		ready = wait_poll(slots, count, c->wake);
+	/* Signals are let in only where it waits: with something ready each time, as in bulk, never. */
+	if (ready > 0 && wait_poll(NULL, 0, 0) == -1)
+		ready = -1;
 	if (time_now() - before >= SPIN_WORTH)
 		c->quick = 0;
 	else if (c->quick < 2)

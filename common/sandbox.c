@@ -59,9 +59,9 @@
 /* ALLOW the call if its argument n is a or b. */
 #define ALLOW_IF(call, n, a, b) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 5), ARGUMENT(n), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (a), 2, 0), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (b), 1, 0), RETURN(DENY), \
-	RETURN(SECCOMP_RET_ALLOW)
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (a), 1, 0), \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (b), 0, 1), \
+	RETURN(SECCOMP_RET_ALLOW), LOAD(nr)
 
 static int filter_calls(pid_t child)
 {
@@ -103,7 +103,8 @@ static int filter_calls(pid_t child)
 		ALLOW(madvise),
 		ALLOW(futex), /* libcrypto's run-once */
 		/* The command's end, and ours. */
-		ALLOW_IF(kill, 0, (uint32_t)-child, (uint32_t)getpid()),
+		ALLOW_IF(kill, 0, (uint32_t)-child, (uint32_t)child),
+		ALLOW_IF(kill, 0, (uint32_t)getpid(), (uint32_t)getpid()),
 		ALLOW(wait4),
 		ALLOW(waitid),
 		ALLOW(rt_sigaction),

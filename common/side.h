@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 enum end_kind {
+	END_NONE,        /* not set */
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
 	END_PRIVATE,     /* where we write to a pipe or terminal: a description of our own, non-blocking */

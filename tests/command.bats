@@ -302,3 +302,9 @@ held() {
 	statuses dec 5 0
 	eventually 2 grep -qx 'from the command' dec.err
 }
+
+@test "a command that leaves its process group for ours is killed as well" {
+	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -k key -o 0.5 -- /usr/bin/python3 -c \
+		'import os, time; os.setpgid(0, os.getpgid(os.getppid())); print(os.getpid(), file=open("pid", "w")); time.sleep(60)' </dev/null
+	! kill -0 "$(cat pid)"
+}

@@ -308,7 +308,7 @@ judges_clients() {
 	[ ! -s dec.err ]
 	is_known_as second "$(spipe_as k/first)"
 	statuses dec 5 0 0
-	one_line dec.err spipe-dec 'key first is the same as key second: its holder goes by that name'
+	one_line dec.err spipe-dec 'key first is the same as key second: its holder is taken for second'
 }
 
 # stream NAME CLIENT...: connections without pause, until ./stop exists; each is a line of NAME.ok or NAME.bad.

@@ -295,3 +295,13 @@ os.execv(sys.argv[3], sys.argv[3:])"
 		cmp in out
 	done
 }
+
+@test "descriptors open for the wrong direction: 64, and nothing is written to what they read" {
+	: >file
+	run -64 --separate-stderr sh -c 'exec "$@" 0>>file' sh "$ENC" -k key -- cat
+	[[ $stderr =~ 'descriptor 0, the near side, is open for writing only' ]]
+	run -64 --separate-stderr sh -c 'exec "$@" 1<file' sh "$ENC" -k key -- cat </dev/null
+	[[ $stderr =~ 'descriptor 1, the near side, is open for reading only' ]]
+	run -64 --separate-stderr sh -c 'exec "$@" 6<file 7<file' sh "$ENC" -k key </dev/null
+	[[ $stderr =~ 'descriptor 7, the far side, is open for reading only' ]]
+}

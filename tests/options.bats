@@ -302,3 +302,11 @@ fails() {
 	echo "$stderr" >dec.err
 	one_line dec.err spipe-dec 'no key is given \(-k or -K\); see --help'
 }
+
+@test "--help and --version that cannot be written: 74, and said" {
+	for option in --help --version; do
+		run -74 --separate-stderr sh -c '"$@" >/dev/full' sh "$ENC" "$option"
+		echo "$stderr" >enc.err
+		one_line enc.err spipe-enc 'standard output: No space left'
+	done
+}

@@ -131,3 +131,7 @@ load lib
 @test "nobody left to read" {
 	"$TESTS/relay.py" case nobody-left-to-read
 }
+
+@test "signal in a flood" {
+	"$TESTS/relay.py" case signal-in-a-flood
+}

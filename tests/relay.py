@@ -545,6 +545,25 @@ def every_signal_is_a_break():
 
 
 @case
+def signal_in_a_flood():
+    """A signal is heard although there is always something to read: the flood has the CPU, spipe-dec the rest."""
+    client, wire = tcp_pair()
+    cpu = {min(os.sched_getaffinity(0))}
+    zero, null = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_RDWR)
+    enc = spawn("enc", (zero, null), client,
+                preexec_fn=lambda: os.sched_setaffinity(0, cpu))
+    dec = spawn("dec", wire, null,
+                preexec_fn=lambda: (os.sched_setaffinity(0, cpu), os.nice(19)))
+    client.close()
+    wire.close()
+    while int(open("/proc/%d/stat" % dec.pid).read().rsplit(")", 1)[1].split()[11]) < 30:
+        time.sleep(0.01)  # until 0.3 s of CPU are spent on it
+    dec.send_signal(signal.SIGTERM)
+    finish(dec, -signal.SIGTERM, seconds=1)
+    finish(enc, 74)
+
+
+@case
 def nobody_left_to_read():
     """A command says much and exits, the client is slow and still talks: where less arrives we do not end well."""
     size = 300000

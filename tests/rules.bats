@@ -309,3 +309,20 @@ day() {
 	[ "$("$ENC" -k client/key -- nc -N 127.0.0.1 "$port" </dev/null)" = ran ]
 	statuses dec 5 0
 }
+
+@test "rules in anything but a file: refused, and no waiting" {
+	for what in mkfifo mkdir; do
+		rm -rf key.conf
+		$what key.conf
+		run -78 --separate-stderr timeout 5 "$DEC" -k key -- cat </dev/null
+		echo "$stderr" >dec.err
+		one_line dec.err spipe-dec 'its rules, key.conf: not a file'
+	done
+}
+
+@test "a key with a name that leaves no room for .conf has no rules" {
+	local long
+	long=$(printf 'k%.0s' {1..255})
+	cp key "$long"
+	run -77 --separate-stderr "$DEC" -k "$long" -- cat </dev/null
+}
