@@ -156,12 +156,11 @@ static int load_rules(const struct loader *loader, int dir, const char *path, bo
 		return 0;
 	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	*rules = calloc(1, sizeof(**rules));
-	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0)
+	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0 ||
+	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
 		fail(problem, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
 	else if (!S_ISREG(st.st_mode))
 		fail(problem, EX_CONFIG, "its rules, %s: not a file", conf);
-	else if ((got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
-		fail(problem, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
 	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
 		fail(problem, EX_CONFIG, "its rules, %s: too long, or no text", conf);
 	else if (rules_parse(*rules, &line, &what) != 0)

@@ -22,7 +22,7 @@ extern volatile sig_atomic_t signal_progress; /* SIGUSR1 */
  */
 void signals_take(void);
 
-/* Give the signals back as we found them: to a program that is started, or to be ended by one. */
+/* What we handle is let in again, SIGPIPE and SIGCHLD do what they do by default: before exec or our end. */
 void signals_release(void);
 
 /* poll(2) until `deadline`, with our signals let in. A signal makes it return -1, EINTR. */

@@ -316,7 +316,7 @@ day() {
 		$what key.conf
 		run -78 --separate-stderr timeout 5 "$DEC" -k key -- cat </dev/null
 		echo "$stderr" >dec.err
-		one_line dec.err spipe-dec 'its rules, key.conf: not a file'
+		one_line dec.err spipe-dec 'its rules, key.conf: (not a file|Is a directory)'
 	done
 }
 
