@@ -365,6 +365,41 @@ test_state() {
 	[ -z "$output" ]
 }
 
+@test "systemd: daemon-reload closes the port of a line that is gone or listens elsewhere, a restart opens the new one" {
+	local socket
+	cp "$ROOT/spipetab" table
+	echo_server 127.0.0.1:9000
+	mkfifo fifo
+	exec 5<>fifo
+	near_background spipe -t 127.0.0.1:8100 -k mail <fifo >answer
+	echo one >&5
+	eventually 10 grep -q ONE answer
+	sed -e '/^mail-in/d' -e '/^who/s/8104/8114/' -e '/^bound/s/9001/9000/' table >"$ROOT/spipetab"
+	inside systemctl daemon-reload
+	# both units still claim to listen, and a start changes nothing
+	inside systemctl start sockets.target
+	for socket in mail-in who; do
+		[ "$(inside systemctl show -P SubState "spipe-$socket.socket")" = listening ]
+	done
+	not listens 8100
+	not listens 8104
+	not listens 8114
+	inside systemctl restart spipe-who.socket
+	listens 8114
+	not listens 8104
+	inside systemctl stop spipe-mail-in.socket
+	# a new TARGET needs no restart, and connections stand
+	[ "$(ask 8113 mail)" = HELLO ]
+	echo two >&5
+	eventually 10 grep -q TWO answer
+	exec 5>&-
+	cat table >"$ROOT/spipetab"
+	inside systemctl daemon-reload
+	inside systemctl restart spipe-mail-in.socket spipe-who.socket
+	listens 8100
+	listens 8104
+}
+
 @test "systemd: stopping a socket leaves its connections, stopping the slice ends them" {
 	echo_server 127.0.0.1:9000
 	mkfifo fifo
