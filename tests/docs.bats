@@ -272,7 +272,7 @@ listening() {
 	[ -x "$BUILD/spipe-generator" ] || skip 'built without systemd'
 	mkdir units
 	SPIPETAB=$PWD/spipetab run -0 "$BUILD/spipe-generator" units units units
-	[ -z "$output" ]
+	[ -z "$(grep -v ': warning: no key file /etc/spipe/' <<<"$output")" ]
 	for name in mail-in redis; do
 		[ -e "units/spipe-$name.socket" ]
 		[ -e "units/spipe-$name@.service" ]
