@@ -27,7 +27,7 @@ INSTALL ?= install
 
 WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
 WITH_IPSEC_MB ?= no  # multi-lane packets for bulk, from Intel's library
-STATIC ?= no         # one file, half the start-up
+STATIC ?= no         # one file, half the start-up; the linker's warnings are harmless
 SANDBOX ?= yes       # no: for builds under valgrind and gcov only
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no

@@ -407,6 +407,24 @@ test_state() {
 	listens 8104
 }
 
+@test "systemd: README.md's two machines, both ends on this one" {
+	local step
+	cp "$ROOT/spipetab" table
+	echo_server 127.0.0.1:9000
+	grep -oE '(mail-in +dec|mail-out +enc) .*' "$TESTS/../README.md" |
+		sed -e 's/^mail-in/far-in/' -e 's/8025/8125/' -e 's/:25 /:9000 /' -e 's/:2525/:2625/' -e 's/server.example/127.0.0.1/' >>"$ROOT/spipetab"
+	step=$(grep -oE 'systemctl daemon-reload && systemctl start sockets.target' "$TESTS/../README.md")
+	inside sh -c "$step"
+	printf hello >in
+	near timeout 40 "$NET" exchange in out 127.0.0.1:2625
+	[ "$(cat out)" = HELLO ]
+	eventually 5 gone far-in
+	[ "$(field far-in SPIPE_KEY)" = mail.key ]
+	inside systemctl stop spipe-far-in.socket spipe-mail-out.socket
+	cat table >"$ROOT/spipetab"
+	inside systemctl daemon-reload
+}
+
 @test "systemd: stopping a socket leaves its connections, stopping the slice ends them" {
 	echo_server 127.0.0.1:9000
 	mkfifo fifo
