@@ -200,6 +200,16 @@ offer() {
 	done <theirs
 }
 
+@test "spipetab(5): the command that it shows takes what a client sends" {
+	local command
+	command=$(sed -n 's/^[a-z]* dec [^ ]* "exec:\([^"]*\)" .*/\1/p' "$TESTS/../man/spipetab.5")
+	[ "$(wc -l <<<"$command")" -eq 1 ]
+	# shellcheck disable=SC2086
+	listen server "$DEC" -k key $command
+	[ "$(printf hello | "$ENC" -k key nc -N 127.0.0.1 "$port")" = hello ]
+	statuses server 10 0
+}
+
 @test "spipetab(5) has every option that the generator knows, and no other" {
 	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Walls/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
 		grep -oE 'Cm [a-z]+' | cut -c 4- | sort -u >page
