@@ -27,7 +27,7 @@ INSTALL ?= install
 
 WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
 WITH_IPSEC_MB ?= no  # multi-lane packets for bulk, from Intel's library
-STATIC ?= no         # one file, half the start-up
+STATIC ?= no         # one file, half the start-up; the linker's warnings are harmless
 SANDBOX ?= yes       # no: for builds under valgrind and gcov only
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
@@ -113,6 +113,12 @@ $(BUILD)/paths: FORCE
 	@mkdir -p $(@D)
 	@echo '$(BINDIR) $(NC)' | cmp -s - $@ || echo '$(BINDIR) $(NC)' >$@
 
+# Programs and units start anywhere.
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+$(foreach name,PREFIX BINDIR MANDIR UNITDIR GENERATORDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
+	$(error $(name) must be an absolute path, not $($(name)))))
+endif
+
 # Programs that tests run: each links the code that the filters use.
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
@@ -147,12 +153,18 @@ coverage:
 	tests/coverage
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
-place = sed -e 's|@GENERATORDIR@|$(GENERATORDIR)|g' -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+# The manual pages show the default paths: they are read in the tree, too.
+page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g'
+# $(call pages,SECTION)
+pages = for page in $(notdir $(wildcard man/*.$(1))); do \
+	$(page) man/$$page >$(DESTDIR)$(MANDIR)/man$(1)/$$page && \
+	chmod 644 $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; done
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
 	$(INSTALL) $(BUILD)/spipe-enc $(BUILD)/spipe-dec $(DESTDIR)$(BINDIR)
-	$(INSTALL) -m 644 man/*.1 $(DESTDIR)$(MANDIR)/man1
+	$(call pages,1)
 	$(INSTALL) -d $(DESTDIR)$(XINETDDIR)
 	for file in $(notdir $(wildcard xinetd/*)); do \
 		$(place) xinetd/$$file >$(DESTDIR)$(XINETDDIR)/$$file && \
@@ -167,9 +179,8 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
 	units/make-root $(DESTDIR)$(ROOTDIR)
-	$(place) man/spipetab.5 >$(DESTDIR)$(MANDIR)/man5/spipetab.5
-	$(place) man/spipe-generator.8 >$(DESTDIR)$(MANDIR)/man8/spipe-generator.8
-	chmod 644 $(DESTDIR)$(MANDIR)/man5/spipetab.5 $(DESTDIR)$(MANDIR)/man8/spipe-generator.8
+	$(call pages,5)
+	$(call pages,8)
 else
 	@echo 'install: built without systemd, so no units, no generator and no spipetab(5)'
 endif

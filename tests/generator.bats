@@ -12,13 +12,16 @@ setup() {
 	unset SYSTEMD_SCOPE
 }
 
-# generate LINE...: run the generator on a table of these lines; $status, and messages in ./err.
+# generate LINE...: run the generator on a table of these lines; $status, and messages in ./err. Few of their
+# keys are there: warnings go to ./warnings.
 generate() {
 	printf '%s\n' "$@" >tab
 	rm -rf out
 	mkdir out
 	status=0
-	SPIPETAB=$PWD/tab "$GENERATOR" out early late 2>err || status=$?
+	SPIPETAB=$PWD/tab "$GENERATOR" out early late 2>messages || status=$?
+	grep ': warning: ' messages >warnings || true
+	grep -v ': warning: ' messages >err || true
 }
 
 # has FILE LINE...: FILE holds each LINE, once.
@@ -275,7 +278,7 @@ wrong() {
 	status=0
 	SPIPETAB=tab "$GENERATOR" out 2>err || status=$?
 	[ "$status" -eq 1 ]
-	[ "$(cat err)" = 'spipe-generator: tab:1: byte 0x00: plain ASCII text only' ]
+	[ "$(grep -v warning err)" = 'spipe-generator: tab:1: byte 0x00: plain ASCII text only' ]
 	[ -e out/spipe-b.socket ]
 	[ -e out/spipe-c.socket ]
 	[ ! -e out/spipe-a.socket ]
@@ -325,6 +328,39 @@ wrong() {
 	# those that are started by hand may take turns
 	generate 'a dec 1 2 k' 'b dec 1 3 k noauto' 'c dec 1 4 k noauto'
 	[ "$status" -eq 0 ]
+}
+
+@test "a key that is not there yet: a warning with its path, and the units all the same" {
+	mkdir keys
+	cp key keys/there
+	generate '# the second line' "a dec 1 2 $PWD/keys/there key=$PWD/keys/gone" "b dec 2 2 $PWD/nowhere/" \
+		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
+		"wrong dec 6 nowhere $PWD/keys/gone"
+	[ "$status" -eq 1 ]
+	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not address:port, a port, /path or vsock:CID:port" ]
+	diff warnings - <<-END
+		spipe-generator: $PWD/tab:2: warning: no key file $PWD/keys/gone: connections will fail without it
+		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
+		spipe-generator: $PWD/tab:4: warning: no key file /etc/spipe/spipe-test-no-such.key: connections will fail without it
+		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
+	END
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 5 ]
+	[ "$(find out -name '*.service' -type f | wc -l)" -eq 5 ]
+	generate "a dec 1 2 $PWD/keys/gone"
+	[ "$status" -eq 0 ]
+}
+
+@test "under systemd all that it says goes to the kernel's log too, with its level" {
+	unshare --mount true 2>/dev/null || skip "needs root"
+	printf '%s\n' "a dec 1 2 $PWD/gone" 'wrong dec 1' >tab
+	mkfifo kmsg
+	exec 5<>kmsg
+	SPIPETAB=$PWD/tab run unshare --mount sh -c 'mount --bind kmsg /dev/kmsg && SYSTEMD_SCOPE=system exec "$0" out' "$GENERATOR"
+	[ "$status" -eq 1 ]
+	timeout 5 head -n 2 <&5 >lines
+	grep -x "<4>spipe-generator: $PWD/tab:1: warning: no key file $PWD/gone: .*" lines
+	grep -x "<3>spipe-generator: $PWD/tab:2: TARGET is missing: .*" lines
+	exec 5>&-
 }
 
 @test "nothing that stands in a field becomes a directive" {
@@ -384,7 +420,8 @@ wrong() {
 	status=0
 	SPIPETAB=tab "$GENERATOR" out 2>err || status=$?
 	[ "$status" -eq 1 ]
-	one_line err spipe-generator 'taken'
+	grep -v warning err >errors
+	one_line errors spipe-generator 'taken'
 	[ "$(cat out/spipe-x@.service)" = mine ]
 	[ ! -e out/spipe-x.socket ]
 	# a full disk leaves no half unit

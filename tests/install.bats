@@ -40,6 +40,12 @@ installed() {
 	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc | diff programs -
 	dir=$(sed -n 's/^RootDirectory=//p' root/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf)
 	[ -d "root$dir/usr" ]
+	# the manual pages': what they tell to type is there
+	run ! grep -rE '/usr/[^ ]*(bin/spipe|generator)' root/opt/pipe/share/man
+	for page in 5/spipetab 8/spipe-generator; do
+		grep -q '/opt/pipe/lib/systemd/system-generators/spipe-generator' "root/opt/pipe/share/man/man$page.${page%%/*}"
+	done
+	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man1/spipe-enc.1)" -eq 4 ]
 	# the generator's too
 	echo 'x dec 1 2 k' >tab
 	mkdir units
@@ -57,6 +63,30 @@ installed() {
 	[ ! -e root/opt/pipe/lib/spipe-filters ]
 	[ ! -e root/opt/pipe/share/doc/spipe-filters ]
 	[ ! -e root/opt/pipe/lib/systemd/system/spipe-.service.d ]
+}
+
+@test "install: the manual pages in the tree are right for the default PREFIX" {
+	local page
+	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" WITH_SYSTEMD=yes CFLAGS=-O0 zero_registers= \
+		>make.err 2>&1
+	for page in "$TREE"/man/*.[158]; do
+		cmp "$page" "root/usr/local/share/man/man${page##*.}/${page##*/}"
+	done
+	[ -x root/usr/local/bin/spipe-dec ]
+	[ -x root/usr/local/lib/systemd/system-generators/spipe-generator ]
+}
+
+@test "install: a relative path is refused, in one line" {
+	local setting
+	for setting in PREFIX=there BINDIR=bin GENERATORDIR=./g; do
+		status=0
+		make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" "$setting" >out 2>err || status=$?
+		[ "$status" -eq 2 ]
+		[ "$(wc -l <err)" -eq 1 ]
+		grep -q "${setting%=*} must be an absolute path, not ${setting#*=}" err
+		[ ! -e build ]
+		[ ! -e root ]
+	done
 }
 
 @test "install: without systemd" {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # The recipes of the manual pages, as they are written there: with their ports, names and paths, in a network
-# and a view of /usr/bin and /etc of their own.
+# and a view of /usr/local/bin, where `make install` puts the programs, and of /etc of their own.
 # shellcheck disable=SC2154
 
 load lib
@@ -18,8 +18,13 @@ setup_file() {
 	network_up
 	WORLD=$(mktemp -d /tmp/spipe-recipes.XXXXXX)
 	export WORLD
-	mkdir -p "$WORLD/bin" "$WORLD/etc/spipe"
-	cp "$BUILD/spipe-enc" "$BUILD/spipe-dec" "$WORLD/bin"
+	mkdir -p "$WORLD/etc/spipe"
+	# -o: not built anew under the feet of other tests
+	env -u MAKEFLAGS -u MFLAGS -u MAKEOVERRIDES make -s -C "$TESTS/.." install BUILD="$BUILD" DESTDIR="$WORLD" \
+		WITH_SYSTEMD=no -o "$BUILD/spipe-enc" -o "$BUILD/spipe-dec" >"$WORLD/install.log" 2>&1 || {
+		cat "$WORLD/install.log"
+		return 1
+	}
 	echo '127.0.0.1 localhost server.example host' >"$WORLD/etc/hosts"
 	head -c 32 /dev/urandom >"$WORLD/etc/spipe/inside.key"
 	# the user of the line for inetd.conf
@@ -27,14 +32,14 @@ setup_file() {
 		grep -v '^spipe:' /etc/passwd
 		echo 'spipe:x:64999:64999::/nonexistent:/usr/sbin/nologin'
 	} >"$WORLD/etc/passwd"
-	chmod 755 "$WORLD" "$WORLD"/{bin,etc,etc/spipe}
+	chmod 755 "$WORLD" "$WORLD"/{etc,etc/spipe}
 	chmod 644 "$WORLD"/etc/{hosts,passwd}
 	chown 64999 "$WORLD/etc/spipe/inside.key"
 	chmod 400 "$WORLD/etc/spipe/inside.key"
-	if ! near mount -t overlay -o "lowerdir=$WORLD/bin:/usr/bin" overlay /usr/bin ||
+	if ! near mount -t overlay -o "lowerdir=$WORLD/usr/local/bin:/usr/local/bin" overlay /usr/local/bin ||
 		! near mount -t overlay -o "lowerdir=$WORLD/etc:/etc" overlay /etc; then
 		teardown_file
-		skip "cannot mount over /usr/bin here"
+		skip "cannot mount over /usr/local/bin here"
 	fi
 }
 
@@ -45,7 +50,7 @@ teardown_file() {
 
 setup() {
 	setup_test
-	PAGE=$TESTS/../man/spipe-enc.1
+	PAGE=$WORLD/usr/local/share/man/man1/spipe-enc.1
 	cp "$WORLD/etc/spipe/inside.key" inside.key
 	cp key mail.key
 	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -162,12 +167,10 @@ offer() {
 }
 
 @test "recipe: an archive, whole or not at all" {
-	local receive
 	mkdir dir there
+	cp key there
 	random 3000000 dir/file
-	receive=$(recipe "gunzip | tar x'")
-	[[ $receive == 'spipe-dec -k key '* ]]
-	near_background tcpserver -1 -HR -l 0 127.0.0.1 8025 sh -c "cd there && exec ${receive/-k key/-k ..\/key}" 2>server.err >port
+	near_background bash -c "cd there && exec $(recipe "gunzip | tar x'")" 2>server.err
 	eventually 5 listens 8025
 	# tcpclient asks a DNS server for names, and there is none here
 	near bash -c "$(recipe 'tar cz dir' | sed 's/ host / 127.0.0.1 /')"
@@ -195,6 +198,16 @@ offer() {
 		run bash -c "${line/-u redis/}"
 		[[ $output != *usage* ]]
 	done <theirs
+}
+
+@test "spipetab(5): the command that it shows takes what a client sends" {
+	local command
+	command=$(sed -n 's/^[a-z]* dec [^ ]* "exec:\([^"]*\)" .*/\1/p' "$TESTS/../man/spipetab.5")
+	[ "$(wc -l <<<"$command")" -eq 1 ]
+	# shellcheck disable=SC2086
+	listen server "$DEC" -k key $command
+	[ "$(printf hello | "$ENC" -k key nc -N 127.0.0.1 "$port")" = hello ]
+	statuses server 10 0
 }
 
 @test "spipetab(5) has every option that the generator knows, and no other" {

@@ -94,26 +94,43 @@ static int result;
 static struct listener *listeners;
 static size_t listener_count;
 
-/* Report what is wrong with this line. Returns false, for the caller to return. */
-static bool __attribute__((format(printf, 1, 2))) wrong(const char *format, ...)
+/* Say something about this line, with the kernel's level of it. */
+static void report(int level, const char *format, va_list arguments)
 {
 	char text[512], place[300] = "";
-	va_list arguments;
 	int fd;
 
 	if (line_number > 0)
 		snprintf(place, sizeof(place), "%s:%u: ", tab, line_number);
-	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
 	fprintf(stderr, "spipe-generator: %s%s\n", place, text);
 	/* No log daemon runs yet, and stderr leads nowhere: the kernel's log is what lasts. */
 	if (in_systemd && (fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NOCTTY)) != -1) {
-		dprintf(fd, "<3>spipe-generator: %s%s\n", place, text);
+		dprintf(fd, "<%d>spipe-generator: %s%s\n", level, place, text);
 		close(fd);
 	}
+}
+
+/* Report what is wrong with this line. Returns false, for the caller to return. */
+static bool __attribute__((format(printf, 1, 2))) wrong(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	report(3, format, arguments);
+	va_end(arguments);
 	result = 1;
 	return false;
+}
+
+/* Report what may be meant so. */
+static void __attribute__((format(printf, 1, 2))) warn(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	report(4, format, arguments);
+	va_end(arguments);
 }
 
 /* --- checks of words --------------------------------------------------------------------- */
@@ -530,6 +547,20 @@ static bool check_place(const struct tunnel *tunnel)
 	return true;
 }
 
+/* A key may come later, but a name that is misspelt should not wait for the first connection. */
+static void look_for_keys(const struct tunnel *tunnel)
+{
+	const struct key *key;
+	char path[PATH_MAX + 16];
+
+	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
+		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
+		if (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+			warn("warning: no %s %s: connections will fail without it",
+			    key->directory ? "key directory" : "key file", path);
+	}
+}
+
 /* --- the units ---------------------------------------------------------------------------- */
 
 /* One word of an ExecStart= line, quoted, with all that systemd would expand made harmless. */
@@ -875,8 +906,10 @@ static void do_table(int dir, FILE *table)
 			wrong("byte 0x%02x: plain ASCII text only", (unsigned char)*bad);
 		else {
 			memset(&tunnel, 0, sizeof(tunnel));
-			if (check_line(&tunnel, line))
+			if (check_line(&tunnel, line)) {
+				look_for_keys(&tunnel);
 				write_tunnel(dir, &tunnel);
+			}
 		}
 	}
 	if (ferror(table))
