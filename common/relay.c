@@ -272,7 +272,7 @@ static int wait_for(struct carriage *c, struct pollfd *slots, nfds_t count)
 	}
 	if (ready == 0)
 		ready = wait_poll(slots, count, c->wake);
-	/* Signals are let in only where it waits: with something ready each time, as in bulk, never. */
+	/* ppoll(2) lets signals in only when it finds nothing ready, which in bulk traffic is never. */
 	if (ready > 0 && wait_poll(NULL, 0, 0) == -1)
 		ready = -1;
 	if (time_now() - before >= SPIN_WORTH)
