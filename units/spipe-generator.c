@@ -95,7 +95,8 @@ static struct listener *listeners;
 static size_t listener_count;
 
 /* Say something about this line, with the kernel's level of it. */
-static void report(int level, const char *format, va_list arguments)
+static void __attribute__((format(printf, 2, 0)))
+report(int level, const char *format, va_list arguments)
 {
 	char text[512], place[300] = "";
 	int fd;
