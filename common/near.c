@@ -49,20 +49,13 @@ int near_check(int fd, bool writing, const char *side, struct outcome *outcome)
 	return 0;
 }
 
-static bool has_type(int fd, mode_t type)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type;
-}
-
 /* Would what we write to stderr go where fd goes, a socket or, if `by_pipe`, a pipe? */
 static bool is_stderr(int fd, bool by_pipe)
 {
 	struct stat ours, theirs;
 
-	return (has_type(fd, S_IFSOCK) || (by_pipe && has_type(fd, S_IFIFO))) &&
-	    fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &theirs) == 0 &&
+	return fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &theirs) == 0 &&
+	    (S_ISSOCK(ours.st_mode) || (by_pipe && S_ISFIFO(ours.st_mode))) &&
 	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
@@ -71,6 +64,7 @@ void near_find(struct near *near, bool is_wire)
 	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
 	long passed = passed_descriptors();
+	struct stat st;
 	bool by_pipe;
 
 	*near = (struct near){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
@@ -90,7 +84,8 @@ void near_find(struct near *near, bool is_wire)
 	if (near->wrong.status == 0 && near_check(near->in, false, "near side", &near->wrong) == 0)
 		near_check(near->out, true, "near side", &near->wrong);
 	/* With pipes the wire has to come and go by one, as from ncat -e: `2>&1 |` alone is no peer. */
-	by_pipe = is_wire && (has_type(near->in, S_IFIFO) || has_type(near->in, S_IFSOCK));
+	by_pipe = is_wire && fstat(near->in, &st) == 0 &&
+	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
 	near->is_stderr = is_stderr(near->in, by_pipe) || is_stderr(near->out, by_pipe);
 	near->is_network = getsockname(near->in, (struct sockaddr *)&address, &size) == 0 &&
 	    address.ss_family != AF_UNIX;
