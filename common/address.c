@@ -57,8 +57,7 @@ static void from_socket(struct address *address, const struct sockaddr_storage *
 			address->text[i] = c == '\0' ? '@' : (c > ' ' && c < 127) ? c : '?';
 		}
 		break;
-	default:
-		address->family = AF_UNSPEC;
+	default: address->family = AF_UNSPEC;
 	}
 }
 

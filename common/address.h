@@ -9,11 +9,11 @@
 
 /* Where one end of the near connection is. */
 struct address {
-	sa_family_t family; /* AF_INET, AF_INET6, AF_UNIX, AF_VSOCK; AF_UNSPEC: unknown */
-	uint8_t ip[16];     /* network order: 4 bytes for AF_INET, 16 for AF_INET6 */
-	uint32_t port;      /* host order; 0: none */
+	sa_family_t family;           /* AF_INET, AF_INET6, AF_UNIX, AF_VSOCK; AF_UNSPEC: unknown */
+	uint8_t ip[16];               /* network order: 4 bytes for AF_INET, 16 for AF_INET6 */
+	uint32_t port;                /* host order; 0: none */
 	uint8_t path[UNIX_PATH_SIZE]; /* AF_UNIX: sun_path as the kernel has it, then zeros */
-	char text[UNIX_PATH_SIZE]; /* printable: numeric address, CID or path; "" if unknown */
+	char text[UNIX_PATH_SIZE];    /* printable: numeric address, CID or path; "" if unknown */
 };
 
 /* Who is at the other end of the near side, and where it reached us. */

@@ -53,7 +53,8 @@ int command_prepare(struct command *command, char *const *argv, const struct key
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
-		return fail(outcome, EX_OSERR, "no descriptors for the command: %s", strerror(errno));
+		return fail(outcome, EX_OSERR, "no descriptors for the command: %s",
+		    strerror(errno));
 	command->pid = fork();
 	if (command->pid == -1) {
 		command->pid = 0;
@@ -95,7 +96,9 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 	} control = { 0 };
 	char byte;
 	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr message = { .msg_iov = &data,
+		.msg_iovlen = 1,
+		.msg_control = &control,
 		.msg_controllen = sizeof(control) };
 	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
 	struct cmsghdr *passed;
@@ -105,16 +108,19 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 
 	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
 		if (signal_stop)
-			return fail_signal(outcome, signal_stop, " while the command was connecting");
+			return fail_signal(outcome, signal_stop,
+			    " while the command was connecting");
 		if (errno != EAGAIN && errno != EINTR)
 			break;
 		if (wait_poll(&ready, 1, deadline) == 0)
-			return fail(outcome, EX_TEMPFAIL, "the command %s handed back no socket "
-			    "in time", command->name);
+			return fail(outcome, EX_TEMPFAIL,
+			    "the command %s handed back no socket "
+			    "in time",
+			    command->name);
 	}
 	passed = CMSG_FIRSTHDR(&message);
-	if (passed != NULL && passed->cmsg_level == SOL_SOCKET &&
-	    passed->cmsg_type == SCM_RIGHTS && passed->cmsg_len == CMSG_LEN(sizeof(int)))
+	if (passed != NULL && passed->cmsg_level == SOL_SOCKET && passed->cmsg_type == SCM_RIGHTS &&
+	    passed->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(&fd, CMSG_DATA(passed), sizeof(fd));
 	close(command->socket);
 	command->socket = -1;
@@ -122,8 +128,10 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 		return -1;
 	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
-		return fail(outcome, EX_UNAVAILABLE, "the command %s handed back no connected "
-		    "stream socket: -p needs one that does, as nc -F", command->name);
+		return fail(outcome, EX_UNAVAILABLE,
+		    "the command %s handed back no connected "
+		    "stream socket: -p needs one that does, as nc -F",
+		    command->name);
 	return fd;
 }
 

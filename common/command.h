@@ -13,8 +13,8 @@
  * our secrets and our descriptors, for the word to become the command.
  */
 struct command {
-	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
-	int control;      /* the key's index to the launcher; errno back if it can't, or an end: it runs */
+	pid_t pid;   /* the launcher's, then the command's, and its process group; 0: none */
+	int control; /* the key's index to the launcher; errno back if it can't, or an end: it runs */
 	int socket;       /* our end of its stdin and stdout */
 	const char *name; /* for messages */
 };

@@ -54,7 +54,8 @@ int connection_prepare_far(struct connection *c)
 	for (size_t i = 0; i < c->ring.count; i++)
 		any |= keyring_command(&c->ring, i, c->options.command) != NULL;
 	if (!any && !c->near_found.ucspi)
-		return fail(&c->outcome, EX_USAGE, "no command is given, and descriptors 6 and 7 "
+		return fail(&c->outcome, EX_USAGE,
+		    "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
 	if (c->options.command == NULL && c->near_found.ucspi) { /* now: a pipe is opened anew */
 		if (near_check(6, false, "far side", &c->outcome) != 0 ||
@@ -63,7 +64,8 @@ int connection_prepare_far(struct connection *c)
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	}
 	return any ? command_prepare(&c->command, c->options.command, &c->ring,
-	    c->near_found.is_stderr, &c->outcome) : 0;
+			 c->near_found.is_stderr, &c->outcome)
+		   : 0;
 }
 
 int connection_enter_sandbox(struct connection *c)
@@ -94,7 +96,8 @@ int connection_start_far(struct connection *c)
 	} else if (c->near_found.ucspi)
 		command_kill(&c->command); /* the launcher is for other keys */
 	else
-		return fail(&c->outcome, EX_USAGE, "no command is given, neither by the rules of "
+		return fail(&c->outcome, EX_USAGE,
+		    "no command is given, neither by the rules of "
 		    "the client's key nor on the command line; see --help");
 	return 0;
 }
@@ -121,7 +124,8 @@ int connection_meet_server(struct connection *c)
 	/* A connection that never was: if the command says so itself, believe it. */
 	if (c->outcome.status == EX_NOPERM && !h->met && c->command.pid != 0 &&
 	    command_finish(&c->command, c->deadline, &c->outcome) == 0)
-		fail(&c->outcome, EX_NOPERM, "the server closed the connection before the handshake: "
+		fail(&c->outcome, EX_NOPERM,
+		    "the server closed the connection before the handshake: "
 		    "it is not spiped, or in trouble of its own, or the command is nc -F without "
 		    "our -p");
 	return -1;

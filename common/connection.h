@@ -14,6 +14,12 @@
 #include "report.h"
 #include "side.h"
 
+/* In secret memory. */
+struct secrets {
+	struct handshake handshake;
+	struct packet_state seal, open;
+};
+
 /* All that one connection owns. The steps of its life below are what the two programs' main is
  * made of; each returns 0, or -1 with the outcome set, and then only the last is left to do. */
 struct connection {
@@ -26,10 +32,7 @@ struct connection {
 	struct command command;
 	int64_t deadline; /* of the handshake and the far side */
 	size_t key;       /* index of the one that was used */
-	struct secrets {
-		struct handshake handshake;
-		struct packet_state seal, open;
-	} *secrets; /* in secret memory */
+	struct secrets *secrets;
 	struct outcome outcome;
 };
 

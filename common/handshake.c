@@ -78,13 +78,19 @@ static int lost(const struct handshake *h, struct outcome *outcome)
 	if (errno == EINTR && signal_stop)
 		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
-		return fail(outcome, EX_TEMPFAIL, "the handshake did not finish in time: no "
-		    "(full) answer from the %s", h->peer);
+		return fail(outcome, EX_TEMPFAIL,
+		    "the handshake did not finish in time: no "
+		    "(full) answer from the %s",
+		    h->peer);
 	if (!h->met)
-		return fail(outcome, EX_NOPERM, "the %s closed the connection before the handshake: "
-		    "it is not spiped, or in trouble of its own", h->peer);
-	return fail(outcome, EX_NOPERM, "the %s closed the connection during the handshake: most "
-	    "likely it has another key; else its own log tells", h->peer);
+		return fail(outcome, EX_NOPERM,
+		    "the %s closed the connection before the handshake: "
+		    "it is not spiped, or in trouble of its own",
+		    h->peer);
+	return fail(outcome, EX_NOPERM,
+	    "the %s closed the connection during the handshake: most "
+	    "likely it has another key; else its own log tells",
+	    h->peer);
 }
 
 static int no_memory(struct outcome *outcome)
@@ -98,11 +104,15 @@ static int check_value(const struct handshake *h, struct outcome *outcome)
 	enum dh_kind kind = dh_classify(h->theirs);
 
 	if (kind == DH_INVALID)
-		return fail(outcome, EX_NOPERM, "the %s sent a number outside the group: it is "
-		    "not spiped", h->peer);
+		return fail(outcome, EX_NOPERM,
+		    "the %s sent a number outside the group: it is "
+		    "not spiped",
+		    h->peer);
 	if (kind == DH_GUESSABLE && h->require_pfs)
-		return fail(outcome, EX_NOPERM, "the %s offers no forward secrecy, and it is "
-		    "required here", h->peer);
+		return fail(outcome, EX_NOPERM,
+		    "the %s offers no forward secrecy, and it is "
+		    "required here",
+		    h->peer);
 	return 0;
 }
 
@@ -137,7 +147,8 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 		return lost(h, outcome);
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
-		return fail(outcome, EX_NOPERM, "the server did not prove that it holds the key: "
+		return fail(outcome, EX_NOPERM,
+		    "the server did not prove that it holds the key: "
 		    "it has another one, or is not spiped");
 	if (check_value(h, outcome) != 0)
 		return -1;
@@ -157,8 +168,10 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 		return lost(h, outcome);
 	index = handshake_find_key(h, secrets, count);
 	if (index == -1)
-		return fail(outcome, EX_NOPERM, "the client did not prove that it holds %s: it "
-		    "has another one, or is not spiped", count == 1 ? "the key" : "a key");
+		return fail(outcome, EX_NOPERM,
+		    "the client did not prove that it holds %s: it "
+		    "has another one, or is not spiped",
+		    count == 1 ? "the key" : "a key");
 	*found = (size_t)index;
 	return check_value(h, outcome);
 }

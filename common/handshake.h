@@ -55,9 +55,8 @@ int handshake_client(struct handshake *, struct side *wire, const uint8_t secret
     int64_t deadline, struct outcome *);
 
 /* Server, first half: until the client has proved a key, whose index goes to *found. */
-int handshake_server_meet(struct handshake *, struct side *wire,
-    const uint8_t (*secrets)[KEY_SIZE], size_t count, size_t *found, int64_t deadline,
-    struct outcome *);
+int handshake_server_meet(struct handshake *, struct side *wire, const uint8_t (*secrets)[KEY_SIZE],
+    size_t count, size_t *found, int64_t deadline, struct outcome *);
 
 /* Server, second half: our own proof, the first keyed bytes a client ever gets. */
 int handshake_server_answer(struct handshake *, struct side *wire, int64_t deadline,

@@ -78,7 +78,8 @@ static void check_mode(const char *what, const char *path, mode_t mode, mode_t f
 	if ((mode & forbidden) != 0)
 		report_warn(report, "%s %s: %s by %s, %s it", what, path,
 		    writable ? "writable" : "readable",
-		    (mode & (writable ? S_IWOTH : S_IROTH)) != 0 ? "everyone" : "its group", remedy);
+		    (mode & (writable ? S_IWOTH : S_IROTH)) != 0 ? "everyone" : "its group",
+		    remedy);
 }
 
 /* What a key file is read with, in secret memory. */
@@ -96,8 +97,8 @@ struct loader {
 };
 
 /* hash = SHA256 of all of `fd`, a regular file of `size` bytes or if that is -1 a FIFO. */
-static int hash_file(const struct loader *loader, int fd, off_t size,
-    uint8_t hash[static KEY_SIZE], struct outcome *problem)
+static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t hash[static KEY_SIZE],
+    struct outcome *problem)
 {
 	struct scratch *scratch = loader->ring->scratch;
 	struct pollfd ready = { .fd = fd, .events = POLLIN };
@@ -197,7 +198,8 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 		fail(problem, EX_CONFIG, S_ISDIR(st.st_mode) ? "is a directory" : "is not a file");
 	else if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
 		/* Nobody has said that this one is a key. */
-		fail(problem, EX_CONFIG, "open to everyone, and so no secret; if it is a key, chmod "
+		fail(problem, EX_CONFIG,
+		    "open to everyone, and so no secret; if it is a key, chmod "
 		    "600 it");
 	else
 		hash_file(loader, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
@@ -246,7 +248,8 @@ static void check_owner(int dir, const char *conf, struct report *report)
 
 	snprintf(key, sizeof(key), "%.*s", (int)(strlen(conf) - strlen(".conf")), conf);
 	if (faccessat(dir, key, F_OK, 0) != 0)
-		report_warn(report, "rules %s belong to no key: there is no %s beside them", conf, key);
+		report_warn(report, "rules %s belong to no key: there is no %s beside them", conf,
+		    key);
 }
 
 static bool is_regular(int dir, const struct dirent *entry)
@@ -288,10 +291,11 @@ static int load_file(const struct loader *loader, const char *path, const char *
 		snprintf(found, sizeof(found), "%s/%s", credentials, path);
 	credential = found[0] != '\0' && access(found, F_OK) == 0;
 	if (load_key(loader, AT_FDCWD, credential ? found : path, basename(path), credential,
-	    &problem) == 0)
+		&problem) == 0)
 		return 0;
 	outcome->signal = problem.signal;
-	return fail(outcome, problem.status, "key %s: %s", credential ? found : path, problem.reason);
+	return fail(outcome, problem.status, "key %s: %s", credential ? found : path,
+	    problem.reason);
 }
 
 int keyring_load(struct keyring *ring, const char *const *files, size_t count, const char *dir,
@@ -311,10 +315,11 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (dir_fd == -1 ||
 		    (entry_count = scandir(path, &ring->entries, matters, alphasort)) == -1)
-			return fail(outcome, EX_CONFIG, "key directory %s: %s", path, strerror(errno));
+			return fail(outcome, EX_CONFIG, "key directory %s: %s", path,
+			    strerror(errno));
 		if (prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
-			check_mode("key directory", path, st.st_mode, S_IWGRP | S_IWOTH, "chmod go-w",
-			    report);
+			check_mode("key directory", path, st.st_mode, S_IWGRP | S_IWOTH,
+			    "chmod go-w", report);
 	}
 	ring->room = count + (size_t)entry_count;
 	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
@@ -330,15 +335,17 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 		return 0;
 	load_directory(&loader, dir_fd, ring->entries, entry_count, prefix);
 	close(dir_fd);
-	return ring->count > 0 ? 0 :
-	    fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
+	return ring->count > 0
+	    ? 0
+	    : fail(outcome, EX_CONFIG, "key directory %s: no usable key in it", dir);
 }
 
 void keyring_warn_twins(const struct keyring *ring, size_t key, struct report *report)
 {
 	for (size_t i = 0; i < ring->count; i++)
 		if (i != key && equal_secret(ring->secret[i], ring->secret[key], KEY_SIZE))
-			report_warn(report, "key %s is the same as key %s: its holder is taken for %s",
+			report_warn(report,
+			    "key %s is the same as key %s: its holder is taken for %s",
 			    ring->key[i].name, ring->key[key].name, ring->key[key].name);
 }
 

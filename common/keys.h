@@ -10,7 +10,7 @@
 
 struct report;
 
-#define KEY_SIZE 32      /* K = SHA256(key file), as spiped */
+#define KEY_SIZE 32       /* K = SHA256(key file), as spiped */
 #define KEY_FILE_LEAST 32 /* bytes a key file must have */
 
 /*
@@ -32,14 +32,16 @@ void secret_harden(void);
 void secret_unharden(void);
 
 /* The keys a program was given. Names and rules are no secrets; the hashes are. */
+struct key {
+	const char *name;    /* the file's; in `files` or `entries` */
+	struct rules *rules; /* NULL: none */
+};
+
 struct keyring {
 	size_t count;
-	struct key {
-		const char *name;    /* the file's; in `files` or `entries` */
-		struct rules *rules; /* NULL: none */
-	} *key;
+	struct key *key;
 	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
-	struct scratch *scratch; /* secret memory, for reading a file */
+	struct scratch *scratch;     /* secret memory, for reading a file */
 	size_t room;
 	struct dirent **entries; /* of the directory, for the names; NULL without one */
 };

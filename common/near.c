@@ -35,17 +35,19 @@ int near_check(int fd, bool writing, const char *side, struct outcome *outcome)
 	if (S_ISDIR(st.st_mode))
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is a directory", fd, side);
 	if (mode == (writing ? O_RDONLY : O_WRONLY))
-		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is open for %s only", fd, side,
-		    writing ? "reading" : "writing");
+		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is open for %s only", fd,
+		    side, writing ? "reading" : "writing");
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not a stream socket", fd,
 		    side);
 	value = 0;
 	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size);
 	if (value != 0)
-		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is a listening socket, not a "
+		return fail(outcome, EX_USAGE,
+		    "descriptor %d, the %s, is a listening socket, not a "
 		    "connection: who starts us has to accept, as with Accept=yes (systemd) or "
-		    "wait = no (xinetd)", fd, side);
+		    "wait = no (xinetd)",
+		    fd, side);
 	return 0;
 }
 
@@ -73,12 +75,15 @@ void near_find(struct near *near, bool is_wire)
 		if (fcntl(fd, F_GETFD) != -1)
 			continue;
 		if (fd != STDERR_FILENO && passed == 0)
-			fail(&near->wrong, EX_USAGE, "descriptor %d, the near side, is not open", fd);
+			fail(&near->wrong, EX_USAGE, "descriptor %d, the near side, is not open",
+			    fd);
 		open("/dev/null", O_RDWR);
 	}
 	if (passed > 1)
-		fail(&near->wrong, EX_USAGE, "%ld descriptors were passed by LISTEN_FDS, and one "
-		    "connection is what we serve", passed);
+		fail(&near->wrong, EX_USAGE,
+		    "%ld descriptors were passed by LISTEN_FDS, and one "
+		    "connection is what we serve",
+		    passed);
 	else if (passed == 1)
 		near->in = near->out = LISTEN_FDS_START;
 	if (near->wrong.status == 0 && near_check(near->in, false, "near side", &near->wrong) == 0)

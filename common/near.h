@@ -7,10 +7,10 @@
 
 /* What our supervisor handed us, looked at before we open anything ourselves. */
 struct near {
-	int in, out;         /* the near side: 0 and 1, or 3 twice from systemd */
-	bool is_network;     /* `in` is a socket, and not a UNIX one */
-	bool is_stderr;      /* fd 2 is the connection too, as inetd and xinetd leave it */
-	bool ucspi;          /* 6 and 7 are open: a UCSPI client's connection */
+	int in, out;          /* the near side: 0 and 1, or 3 twice from systemd */
+	bool is_network;      /* `in` is a socket, and not a UNIX one */
+	bool is_stderr;       /* fd 2 is the connection too, as inetd and xinetd leave it */
+	bool ucspi;           /* 6 and 7 are open: a UCSPI client's connection */
 	struct outcome wrong; /* status 64 and why, if the near side can't be served; else 0 */
 };
 

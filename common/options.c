@@ -93,8 +93,8 @@ static int64_t parse_seconds(const char *text)
 	char *end;
 	double value = strtod(text, &end);
 
-	if (strspn(text, "0123456789.") != strlen(text) || *end != '\0' ||
-	    value > SECONDS_MOST || value * SECOND < 1)
+	if (strspn(text, "0123456789.") != strlen(text) || *end != '\0' || value > SECONDS_MOST ||
+	    value * SECOND < 1)
 		return -1;
 	return (int64_t)(value * SECOND);
 }
@@ -146,7 +146,8 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 	for (;;) {
 		const char *word = argv[optind == 0 ? 1 : optind];
 		int at = -1, option = getopt_long(argc, argv, LETTERS, long_options, &at);
-		char letter[] = { '-', (char)(option == '?' || option == ':' ? optopt : option), '\0' };
+		char letter[] = { '-', (char)(option == '?' || option == ':' ? optopt : option),
+			'\0' };
 
 		if (option == -1)
 			break;
@@ -171,7 +172,8 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 		if (option == 'h' || option == 'v') {
 			show(option, role);
 			if (fflush(stdout) != 0)
-				return fail(outcome, EX_IOERR, "standard output: %s", strerror(errno));
+				return fail(outcome, EX_IOERR, "standard output: %s",
+				    strerror(errno));
 			options->shown = true;
 			return 0;
 		}
@@ -183,10 +185,12 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 		    options->command != NULL ? " before the command, " : "",
 		    options->command != NULL ? options->command[0] : "");
 	if (options->no_pfs && options->require_pfs)
-		return fail(outcome, EX_USAGE, "-f (no forward secrecy) and -g (require it) "
+		return fail(outcome, EX_USAGE,
+		    "-f (no forward secrecy) and -g (require it) "
 		    "contradict each other; see --help");
 	if (options->fd_pass && options->command == NULL)
-		return fail(outcome, EX_USAGE, "-p needs a command to hand back the socket; see "
+		return fail(outcome, EX_USAGE,
+		    "-p needs a command to hand back the socket; see "
 		    "--help");
 	return 0;
 }

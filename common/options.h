@@ -18,10 +18,10 @@ struct options {
 	size_t key_count;
 	const char *key_dir;
 	bool no_pfs, require_pfs, no_keepalive, fd_pass, verbose, sandbox_required;
-	int proxy_version; /* 0: no header */
+	int proxy_version;             /* 0: no header */
 	int64_t timeout, idle, linger; /* nanoseconds; 0: no limit */
-	char **command; /* NULL: none, use descriptors 6 and 7 */
-	bool shown; /* --help or --version has been answered */
+	char **command;                /* NULL: none, use descriptors 6 and 7 */
+	bool shown;                    /* --help or --version has been answered */
 };
 
 /*

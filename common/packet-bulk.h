@@ -24,7 +24,8 @@ struct bulk *bulk_start(const uint8_t key[static 32], const struct hmac_key *mac
 int bulk_crypt(struct bulk *, uint8_t *wire, size_t count, size_t size, uint64_t number);
 
 /* The HMACs of the packets into macs. */
-int bulk_mac(struct bulk *, const uint8_t *wire, size_t count, size_t size, uint8_t macs[][HASH_SIZE]);
+int bulk_mac(struct bulk *, const uint8_t *wire, size_t count, size_t size,
+    uint8_t macs[][HASH_SIZE]);
 
 /* Wipe and free what bulk_start made; NULL is harmless. */
 void bulk_done(struct bulk *);

@@ -89,10 +89,13 @@ int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t size, uint64_
 		job->iv_len_in_bytes = sizeof(counters[i]);
 	}
 	return IMB_SUBMIT_CIPHER_BURST_NOCHECK(manager, b->jobs, (uint32_t)count, IMB_CIPHER_CNTR,
-	    IMB_DIR_ENCRYPT, IMB_KEY_256_BYTES) == count ? 0 : -1;
+		   IMB_DIR_ENCRYPT, IMB_KEY_256_BYTES) == count
+	    ? 0
+	    : -1;
 }
 
-int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t size, uint8_t macs[][HASH_SIZE])
+int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t size,
+    uint8_t macs[][HASH_SIZE])
 {
 	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
 		IMB_JOB *job = &b->jobs[i];
@@ -106,7 +109,9 @@ int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t size, uin
 		job->u.HMAC._hashed_auth_key_xor_opad = b->outer;
 	}
 	return IMB_SUBMIT_HASH_BURST_NOCHECK(manager, b->jobs, (uint32_t)count,
-	    IMB_AUTH_HMAC_SHA_256) == count ? 0 : -1;
+		   IMB_AUTH_HMAC_SHA_256) == count
+	    ? 0
+	    : -1;
 }
 
 void bulk_done(struct bulk *b)

@@ -10,16 +10,16 @@
 #include <openssl/evp.h>
 
 #define SECRET 1028 /* what a packet hides: 1024 bytes of data, 4 of their length */
-#define NUMBER 8 /* bytes of its number that follow them in what the MAC covers */
+#define NUMBER 8    /* bytes of its number that follow them in what the MAC covers */
 
 /* Packets at once by libcrypto: hash right behind the cipher, but copy some way behind it (each 2-3%). */
 #define SEAL_RUN 1
 #define OPEN_RUN 8
 
 /* When the bulk backend pays. Starting it costs as much as about 700 packets save by it. */
-#define BULK_BATCH 16 /* a batch this big is bulk traffic */
+#define BULK_BATCH 16  /* a batch this big is bulk traffic */
 #define BULK_AFTER 512 /* packets in such batches before it is started */
-#define BULK_LEAST 6 /* fewer at once are quicker without it */
+#define BULK_LEAST 6   /* fewer at once are quicker without it */
 
 int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_t H[static 32])
 {

@@ -15,9 +15,9 @@
 struct packet_state {
 	struct hmac_key mac;
 	struct evp_cipher_ctx_st *cipher; /* libcrypto's */
-	uint64_t number; /* of the next packet */
-	struct bulk *bulk; /* the bulk backend's, once traffic has turned bulk */
-	int bulky; /* packets seen in big batches so far; -1: the bulk backend is out */
+	uint64_t number;                  /* of the next packet */
+	struct bulk *bulk;                /* the bulk backend's, once traffic has turned bulk */
+	int bulky;       /* packets seen in big batches so far; -1: the bulk backend is out */
 	uint8_t key[32]; /* the AES key, kept for the bulk backend only */
 };
 

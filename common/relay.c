@@ -101,7 +101,8 @@ static int turn(struct direction *d, struct outcome *outcome)
 	d->out_end = (size_t)made;
 	if (bad) {
 		drain(d, outcome); /* what came before it was sound */
-		return fail(outcome, EX_PROTOCOL, "a packet from the %s failed its check: the "
+		return fail(outcome, EX_PROTOCOL,
+		    "a packet from the %s failed its check: the "
 		    "stream was tampered with, nothing from there on was delivered",
 		    d->from->name);
 	}
@@ -129,8 +130,11 @@ static int fill(struct direction *d, struct outcome *outcome)
 	d->active = true;
 	if (got == 0) {
 		d->ended = true;
-		return d->in_size == 0 ? 0 : fail(outcome, EX_PROTOCOL, "the stream from the %s "
-		    "was cut inside a packet", d->from->name);
+		return d->in_size == 0 ? 0
+				       : fail(outcome, EX_PROTOCOL,
+					     "the stream from the %s "
+					     "was cut inside a packet",
+					     d->from->name);
 	}
 	if ((size_t)got == room && d->batch < BATCH_MOST)
 		d->batch *= 4;
@@ -177,7 +181,8 @@ static int step(struct direction *d, struct outcome *outcome)
 	if (d->readable && (fill(d, outcome) != 0 || drain(d, outcome) != 0))
 		return -1;
 	if (d->out_end == 0 && d->ended) {
-		if (d->writer != NULL && d->from->in.hung_up && command_failed(d->writer, outcome)) {
+		if (d->writer != NULL && d->from->in.hung_up &&
+		    command_failed(d->writer, outcome)) {
 			settle(d->to);
 			return -1;
 		}
@@ -228,15 +233,15 @@ static bool in_hand(const struct direction *d)
 struct carriage {
 	const struct relay *relay;
 	struct direction d[2]; /* near to far, far to near */
-	int64_t now;   /* as of this round of the loop */
-	int64_t wake;  /* when its wait is over even if nothing happens */
-	int64_t moved; /* when a byte last moved */
-	int64_t alone; /* since when one direction only is left, or 0 */
-	int stopping;  /* the signal that ends us, or 0 */
-	int64_t stop;  /* when to give up delivering what is in hand then */
-	bool reading;  /* no signal forbids it */
-	bool over;     /* there is nobody left to wait for */
-	int quick;     /* short waits in a row: up to two are counted */
+	int64_t now;           /* as of this round of the loop */
+	int64_t wake;          /* when its wait is over even if nothing happens */
+	int64_t moved;         /* when a byte last moved */
+	int64_t alone;         /* since when one direction only is left, or 0 */
+	int stopping;          /* the signal that ends us, or 0 */
+	int64_t stop;          /* when to give up delivering what is in hand then */
+	bool reading;          /* no signal forbids it */
+	bool over;             /* there is nobody left to wait for */
+	int quick;             /* short waits in a row: up to two are counted */
 };
 
 static void wake_at(struct carriage *c, int64_t point)
@@ -310,22 +315,26 @@ static int keep_limits(struct carriage *c, struct outcome *outcome)
 	const struct direction *last;
 
 	if (relay->idle != 0 && passed(c, c->moved, relay->idle))
-		return fail(outcome, EX_TEMPFAIL, "both sides were silent for the idle limit of %g s",
+		return fail(outcome, EX_TEMPFAIL,
+		    "both sides were silent for the idle limit of %g s",
 		    (double)relay->idle / (double)SECOND);
 	if (!c->d[0].done && !c->d[1].done)
 		return 0;
 	last = c->d[0].done ? &c->d[1] : &c->d[0];
 	if (c->alone == 0)
 		c->alone = c->now;
-	if (last->to->out.hung_up && last->out_end == 0 && passed(c, c->alone, RELAY_GRACE * SECOND)) {
+	if (last->to->out.hung_up && last->out_end == 0 &&
+	    passed(c, c->alone, RELAY_GRACE * SECOND)) {
 		/* Closed with data on its way, the side would be reset at the peer's next byte. */
 		c->over = all_taken(last->from);
 		wake_at(c, c->now + LOOK_AGAIN);
 	}
 	if (relay->linger != 0 &&
 	    passed(c, c->moved > c->alone ? c->moved : c->alone, relay->linger))
-		return fail(outcome, EX_TEMPFAIL, "one direction had ended and the other was silent "
-		    "for the linger limit of %g s", (double)relay->linger / (double)SECOND);
+		return fail(outcome, EX_TEMPFAIL,
+		    "one direction had ended and the other was silent "
+		    "for the linger limit of %g s",
+		    (double)relay->linger / (double)SECOND);
 	return 0;
 }
 
@@ -411,7 +420,8 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->in = mmap(NULL, 2 * WIRE_SIZE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (d->in == MAP_FAILED)
-			return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
+			return fail(outcome, EX_OSERR, "no memory for buffers: %s",
+			    strerror(errno));
 		d->out = d->in + WIRE_SIZE;
 	}
 	if (relay->header != NULL) {

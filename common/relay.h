@@ -18,8 +18,8 @@ struct relay {
 	const uint8_t *header; /* plaintext to go ahead of what the near side sends, or NULL */
 	size_t header_size;
 	struct command *command; /* whose stdin and stdout the far side is, or NULL */
-	int64_t idle, linger;  /* nanoseconds, 0: no limit; as in the man page */
-	struct report *report; /* counts, progress */
+	int64_t idle, linger;    /* nanoseconds, 0: no limit; as in the man page */
+	struct report *report;   /* counts, progress */
 };
 
 /* Seconds: to deliver what is in hand when a signal ends us, and for a peer to end when nobody is

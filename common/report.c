@@ -32,8 +32,9 @@ static int connect_to(const char *path)
 	if (path[0] == '@')
 		address.sun_path[0] = '\0';
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
-	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) != 0) {
+	if (fd != -1 &&
+	    connect(fd, (struct sockaddr *)&address,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) != 0) {
 		close(fd);
 		return -1;
 	}
@@ -48,8 +49,10 @@ static bool stderr_is_journal(void)
 	struct stat st;
 
 	return stream != NULL &&
-	    sscanf(stream, "%llu:%llu", &device, &inode) == 2 && /* NOLINT(cert-err34-c): systemd's */
-	    fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+	    sscanf(stream, "%llu:%llu", &device, &inode) ==
+	    2 && /* NOLINT(cert-err34-c): systemd's */
+	    fstat(STDERR_FILENO, &st) == 0 &&
+	    st.st_dev == device && st.st_ino == inode;
 }
 #endif
 
@@ -62,8 +65,13 @@ static void open_syslog(const char *program)
 
 void report_open(struct report *report, const char *program, const char *role, bool wire_is_stderr)
 {
-	*report = (struct report){ .program = program, .role = role, .journal = -1, .notify = -1,
-		.started = time_now(), .peer = "-", .key = "-" };
+	*report = (struct report){ .program = program,
+		.role = role,
+		.journal = -1,
+		.notify = -1,
+		.started = time_now(),
+		.peer = "-",
+		.key = "-" };
 	report->messages = wire_is_stderr ? TO_SYSLOG : TO_STDERR;
 	if (wire_is_stderr)
 		open_syslog(program);
@@ -93,8 +101,7 @@ void report_on(struct report *report, const struct peer *peer, bool near_is_netw
  * One entry in the journal's own format (systemd.io/JOURNAL_NATIVE_PROTOCOL): KEY=VALUE lines.
  * No value holds a newline: every text here is made by us or has been checked.
  */
-static void to_journal(struct report *report, int priority, const char *message,
-    const char *fields)
+static void to_journal(struct report *report, int priority, const char *message, const char *fields)
 {
 	char entry[4 * TEXT_SIZE];
 	int size = snprintf(entry, sizeof(entry),
@@ -112,7 +119,8 @@ static void await_journal(const struct report *report)
 {
 	int unread = 0;
 
-	for (int i = 0; i < 1000 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0; i++)
+	for (int i = 0; i < 1000 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0;
+	     i++)
 		wait_poll(NULL, 0, time_now() + SECOND / 1000);
 }
 
@@ -168,7 +176,8 @@ void report_progress(struct report *report)
 	char text[TEXT_SIZE];
 
 	describe(report, "in progress", text, sizeof(text));
-	say(report, report->record == NOWHERE ? report->messages : report->record, LOG_INFO, text, "");
+	say(report, report->record == NOWHERE ? report->messages : report->record, LOG_INFO, text,
+	    "");
 }
 
 static void notify(struct report *report, const char *state, int flags)
@@ -219,16 +228,18 @@ void report_end(struct report *report, const struct outcome *outcome)
 	char reason[sizeof(outcome->reason) + 32], text[TEXT_SIZE], fields[TEXT_SIZE];
 
 	if (failed && outcome->signal == 0)
-		snprintf(reason, sizeof(reason), "%s (status %d)", outcome->reason, outcome->status);
+		snprintf(reason, sizeof(reason), "%s (status %d)", outcome->reason,
+		    outcome->status);
 	else
 		snprintf(reason, sizeof(reason), "%s", failed ? outcome->reason : "ended cleanly");
 	describe(report, reason, text, sizeof(text));
 	/* A record in the log has the error with it. */
 	if (failed && (report->record == NOWHERE || report->messages == TO_STDERR))
 		say(report, report->messages, priority, reason, "");
-	snprintf(fields, sizeof(fields), "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_BYTES_IN=%llu\n"
-	    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n", report->peer,
-	    report->key, (unsigned long long)report->bytes_in,
+	snprintf(fields, sizeof(fields),
+	    "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_BYTES_IN=%llu\n"
+	    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n",
+	    report->peer, report->key, (unsigned long long)report->bytes_in,
 	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
 	say(report, report->record, priority, text, fields);
 	if (report->journal != -1)

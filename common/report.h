@@ -11,16 +11,16 @@ enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
 
 /* Where messages go, and what the connection's record says. Opened before the sandbox closes. */
 struct report {
-	const char *program; /* "spipe-dec" */
-	const char *role;    /* "dec" */
+	const char *program;   /* "spipe-dec" */
+	const char *role;      /* "dec" */
 	enum channel messages; /* not stderr where that is the connection */
 	enum channel record;   /* NOWHERE until there is a connection to report on */
-	int journal;         /* socket to the journal, or -1 */
-	int notify;          /* socket to $NOTIFY_SOCKET, or -1 */
-	int64_t started;     /* time_now() */
-	int64_t notified;    /* when STATUS= was last sent */
+	int journal;           /* socket to the journal, or -1 */
+	int notify;            /* socket to $NOTIFY_SOCKET, or -1 */
+	int64_t started;       /* time_now() */
+	int64_t notified;      /* when STATUS= was last sent */
 	char peer[128];
-	const char *key; /* its name, "-" until known */
+	const char *key;              /* its name, "-" until known */
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 

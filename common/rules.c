@@ -16,7 +16,8 @@ static const char *parse_date(struct rules *rules, const char *word)
 		return "a second expires";
 	if (word == NULL || strlen(word) != 10 || strspn(word, "-0123456789") != 10 ||
 	    sscanf(word, "%4d-%2d-%2d%n", /* NOLINT(cert-err34-c): few digits */
-	        &day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 || used != 10)
+		&day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 ||
+	    used != 10)
 		return "expires needs a date as YYYY-MM-DD";
 	day.tm_year -= 1900;
 	day.tm_mon--;
@@ -114,7 +115,8 @@ int rules_check(const struct rules *rules, const struct address *client, bool pf
 	if (rules->expires != 0 && now >= rules->expires)
 		return fail(outcome, EX_NOPERM, "the client's key has expired");
 	if (rules->require_pfs && !pfs)
-		return fail(outcome, EX_NOPERM, "the client offers no forward secrecy, and its "
+		return fail(outcome, EX_NOPERM,
+		    "the client offers no forward secrecy, and its "
 		    "key requires it");
 	if (rules->network_count == 0)
 		return 0;

@@ -23,7 +23,7 @@ struct rules {
 		unsigned bits; /* prefix length */
 	} network[RULES_NETWORKS];
 	char *command[RULES_WORDS + 1]; /* NULL-terminated; command[0] NULL: the usual one */
-	char text[RULES_SIZE + 1]; /* what the words above point into */
+	char text[RULES_SIZE + 1];      /* what the words above point into */
 };
 
 /*

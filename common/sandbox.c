@@ -33,6 +33,8 @@
 
 #ifdef ARCHITECTURE
 
+/* Macros and a table that read best one entry per line. */
+/* clang-format off */
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define DENY (SECCOMP_RET_ERRNO | EPERM)
@@ -119,6 +121,7 @@ static int filter_calls(pid_t child)
 #endif
 		RETURN(DENY),
 	};
+	/* clang-format on */
 	struct sock_fprog filter = {
 		.len = sizeof(program) / sizeof(program[0]),
 		.filter = program,

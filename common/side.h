@@ -10,9 +10,9 @@ enum end_kind {
 	END_NONE,        /* not set */
 	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
 	END_STREAM_UNIX, /* a UNIX stream socket */
-	END_PRIVATE,     /* where we write to a pipe or terminal: a description of our own, non-blocking */
-	END_TERMINAL,    /* a terminal to write to that could not be opened anew: small writes */
-	END_SHARED,      /* anything on a description that others may share */
+	END_PRIVATE, /* where we write to a pipe or terminal: a description of our own, non-blocking */
+	END_TERMINAL, /* a terminal to write to that could not be opened anew: small writes */
+	END_SHARED,   /* anything on a description that others may share */
 };
 
 /* Where a side is read, or where it is written. */
@@ -24,9 +24,9 @@ struct end {
 
 /* One side of the connection. */
 struct side {
-	const char *name;    /* for messages: "near side", "far side" */
+	const char *name;   /* for messages: "near side", "far side" */
 	struct end in, out; /* often the same socket twice */
-	bool unread; /* the command here ended without reading all that it was sent */
+	bool unread;        /* the command here ended without reading all that it was sent */
 };
 
 /*

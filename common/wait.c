@@ -25,8 +25,8 @@ static void on_signal(int number)
 }
 
 /* All that would end us without a word, and so show the command a clean end. */
-static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR2, SIGXCPU,
-	SIGUSR1, SIGCHLD };
+static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR2, SIGXCPU, SIGUSR1,
+	SIGCHLD };
 
 void signals_take(void)
 {

@@ -45,7 +45,8 @@ static unsigned long put(const void *data, size_t size)
 {
 	struct iovec mine = { (void *)(uintptr_t)data, size }, theirs = { (void *)room, size };
 
-	need(process_vm_writev(pid, &mine, 1, &theirs, 1, 0) == (ssize_t)size, "writing its memory");
+	need(process_vm_writev(pid, &mine, 1, &theirs, 1, 0) == (ssize_t)size,
+	    "writing its memory");
 	room += (size + 15) & ~15UL;
 	return room - ((size + 15) & ~15UL);
 }
@@ -126,7 +127,8 @@ int main(int argc, char **argv)
 		call("io_uring", SYS_io_uring_setup, 1, room, 0, 0);
 		call("bpf", SYS_bpf, 0, room, 32, 0);
 		call("dup", SYS_dup, 0, 0, 0, 0);
-		call("getpid", SYS_getpid, 0, 0, 0, 0); /* allowed: shows that this tool calls at all */
+		call("getpid", SYS_getpid, 0, 0, 0,
+		    0); /* allowed: shows that this tool calls at all */
 	}
 	need(ptrace(PTRACE_SETREGS, pid, NULL, &saved) == 0, "restoring registers");
 	need(ptrace(PTRACE_DETACH, pid, NULL, NULL) == 0, "detaching");

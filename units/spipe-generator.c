@@ -63,8 +63,27 @@ struct key {
 
 /* The options, in the order in which the program gets those that are its. */
 enum option {
-	PFS, KEEPALIVE, TIMEOUT, IDLE, LINGER, PROXY, SANDBOX, FDPASS, BIND, NETWORK, RUNAS, SUPGROUP,
-	ENCRYPTED, MAXCONN, PERSOURCE, NODEFER, MODE, USER, GROUP, NOAUTO, OPTION_COUNT
+	PFS,
+	KEEPALIVE,
+	TIMEOUT,
+	IDLE,
+	LINGER,
+	PROXY,
+	SANDBOX,
+	FDPASS,
+	BIND,
+	NETWORK,
+	RUNAS,
+	SUPGROUP,
+	ENCRYPTED,
+	MAXCONN,
+	PERSOURCE,
+	NODEFER,
+	MODE,
+	USER,
+	GROUP,
+	NOAUTO,
+	OPTION_COUNT
 };
 
 /* One line, as checked. Strings are parts of the line. */
@@ -177,7 +196,7 @@ static bool is_count_or_none(const char *text)
 static bool is_mode(const char *text)
 {
 	return (strlen(text) == 3 || strlen(text) == 4) && only(text, "01234567") &&
-	       strtoul(text, NULL, 8) <= 0777;
+	    strtoul(text, NULL, 8) <= 0777;
 }
 
 /* An account's name or number. */
@@ -204,7 +223,7 @@ static bool is_one_of(const char *words, const char *text)
 	size_t length = strcspn(words, "|");
 
 	return (strlen(text) == length && strncmp(words, text, length) == 0) ||
-	       (words[length] == '|' && is_one_of(words + length + 1, text));
+	    (words[length] == '|' && is_one_of(words + length + 1, text));
 }
 
 /* Are its first bytes an address? */
@@ -230,7 +249,7 @@ static bool is_host(const char *text)
 	const char *dot = strrchr(text, '.');
 
 	return strlen(text) <= 253 && only(text, NAME_CHARS) && *text != '-' && *text != '.' &&
-	       !only(dot != NULL ? dot + 1 : text, DIGITS); /* 127.0.0.300 */
+	    !only(dot != NULL ? dot + 1 : text, DIGITS); /* 127.0.0.300 */
 }
 
 /* ADDRESS or ADDRESS/BITS. */
@@ -240,7 +259,7 @@ static bool is_network(const char *text)
 	const char *bits = text[length] == '/' ? text + length + 1 : "0";
 
 	return (is_ip(AF_INET, text, length) && is_number(bits, 0, 32)) ||
-	       (is_ip(AF_INET6, text, length) && is_number(bits, 0, 128));
+	    (is_ip(AF_INET6, text, length) && is_number(bits, 0, 128));
 }
 
 /* A path in plain characters, absolute or not, without "..", "." or empty parts. */
@@ -416,7 +435,8 @@ static bool add_key(struct tunnel *tunnel, char *text)
 
 static const char seconds[] = "seconds, such as 60 or 2.5";
 static const char account[] = "a name or number of up to 31 letters, digits and _ . -";
-static const char unix_listen[] = "LISTEN is a UNIX socket", tcp_listen[] = "LISTEN is a TCP address";
+static const char unix_listen[] = "LISTEN is a UNIX socket",
+		  tcp_listen[] = "LISTEN is a TCP address";
 static const char tcp_target[] = "TARGET is a TCP address", exec_target[] = "TARGET is exec:";
 
 static const struct {
@@ -440,7 +460,8 @@ static const struct {
 	[SUPGROUP] = { "supgroup", account, is_account, NULL, NULL },
 	[ENCRYPTED] = { "encrypted", NULL, NULL, NULL, NULL },
 	[MAXCONN] = { "maxconn", "a number from 1 to 65535", is_count, NULL, NULL },
-	[PERSOURCE] = { "persource", "a number from 0 to 65535", is_count_or_none, tcp_listen, NULL },
+	[PERSOURCE] = { "persource", "a number from 0 to 65535", is_count_or_none, tcp_listen,
+	    NULL },
 	[NODEFER] = { "nodefer", NULL, NULL, tcp_listen, NULL },
 	[MODE] = { "mode", "an octal mode up to 0777", is_mode, unix_listen, NULL },
 	[USER] = { "user", account, is_account, unix_listen, NULL },
@@ -480,9 +501,9 @@ static bool check_option(struct tunnel *tunnel, char *word)
 		if (value != NULL)
 			return wrong("option %s takes no value", word);
 		value = word + strlen(word);
-	} else if (value == NULL || (options[i].is_good != NULL
-	                                    ? !options[i].is_good(value)
-	                                    : !is_one_of(options[i].value, value))) {
+	} else if (value == NULL ||
+	    (options[i].is_good != NULL ? !options[i].is_good(value)
+					: !is_one_of(options[i].value, value))) {
 		return wrong("option %s wants %s", word, options[i].value);
 	}
 	tunnel->option[i] = value;
@@ -501,7 +522,8 @@ static bool check_together(const struct tunnel *tunnel)
 		target = NULL;
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		where = options[i].where;
-		if (tunnel->option[i] != NULL && where != NULL && where != listen && where != target)
+		if (tunnel->option[i] != NULL && where != NULL && where != listen &&
+		    where != target)
 			return wrong("option %s: only where %s", options[i].word, where);
 	}
 	if (tunnel->network_count > 0 && listen != tcp_listen)
@@ -517,7 +539,7 @@ static bool check_together(const struct tunnel *tunnel)
 static bool covers(const char *all, const char *where)
 {
 	return *all == '\0' || strcmp(all, where) == 0 ||
-	       (strcmp(all, "0.0.0.0") == 0 && strchr(where, ':') == NULL);
+	    (strcmp(all, "0.0.0.0") == 0 && strchr(where, ':') == NULL);
 }
 
 /* Two cannot listen at one place; those that do not start by themselves may take turns. */
@@ -669,7 +691,8 @@ static void put_socket(FILE *unit, const struct tunnel *tunnel)
 
 static void put_keys(FILE *unit, const struct tunnel *tunnel)
 {
-	const char *load = tunnel->option[ENCRYPTED] != NULL ? "LoadCredentialEncrypted" : "LoadCredential";
+	const char *load = tunnel->option[ENCRYPTED] != NULL ? "LoadCredentialEncrypted"
+							     : "LoadCredential";
 	const struct key *key;
 
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
@@ -677,8 +700,8 @@ static void put_keys(FILE *unit, const struct tunnel *tunnel)
 		if (tunnel->role == ENC || key->directory)
 			continue;
 		/* the rules of its holder, and what stands for them where there is no such file */
-		fprintf(
-		    unit, "LoadCredential=%s.conf:%s%s.conf\n", key->name, key->prefix, key->path);
+		fprintf(unit, "LoadCredential=%s.conf:%s%s.conf\n", key->name, key->prefix,
+		    key->path);
 		fprintf(unit, "SetCredential=%s.conf:#\n", key->name);
 	}
 }
@@ -711,9 +734,7 @@ static void put_program(FILE *unit, const struct tunnel *tunnel)
 		put_word(unit, target->host, strlen(target->host));
 		fprintf(unit, " %s\n", target->port);
 		break;
-	case UNIX:
-		fputs(" -- " NC " -N -U " TARGET_SOCKET "\n", unit);
-		break;
+	case UNIX: fputs(" -- " NC " -N -U " TARGET_SOCKET "\n", unit); break;
 	case VSOCK:
 		/* -t: by default socat leaves half a second after one side's end */
 		fprintf(unit, " -- " SOCAT " -t 86400 STDIO VSOCK-CONNECT:%s:%s\n", target->host,
@@ -745,7 +766,8 @@ static void put_service(FILE *unit, const struct tunnel *tunnel)
 
 	/* What the target leaves to be walled off; all else is in 10-hardening.conf. */
 	if (target->kind == UNIX || tunnel->option[NETWORK] != NULL)
-		fputs("PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\n", unit);
+		fputs("PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\n",
+		    unit);
 	else if (target->kind == VSOCK)
 		fputs("IPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX AF_VSOCK\n", unit);
 	else
@@ -860,7 +882,8 @@ static bool check_line(struct tunnel *tunnel, char *line)
 		if (!next_field(&line, &field[i]))
 			return false;
 		if (*field[i] == '\0')
-			return wrong("%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", names[i]);
+			return wrong("%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]",
+			    names[i]);
 	}
 	if (!next_field(&line, &words))
 		return false;

@@ -52,11 +52,11 @@ struct stream {
 	bool waits; /* has not seen its head yet */
 	bool end_sent, end_received, failed;
 	uint8_t head[HEAD];
-	size_t got; /* bytes in head */
-	uint32_t left; /* of the chunk being received */
-	uint32_t offset; /* in the chunk being sent */
-	uint32_t ms; /* how long the server sends */
-	uint32_t watched; /* the events asked for */
+	size_t got;           /* bytes in head */
+	uint32_t left;        /* of the chunk being received */
+	uint32_t offset;      /* in the chunk being sent */
+	uint32_t ms;          /* how long the server sends */
+	uint32_t watched;     /* the events asked for */
 	uint64_t until, most; /* when or after how many bytes to stop sending */
 	uint64_t sent, received;
 };
@@ -404,21 +404,24 @@ static int serve(void)
 			if (events[i].data.ptr == &port)
 				return 0;
 			if (s == NULL) {
-				int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+				int fd = accept4(listener, NULL, NULL,
+				    SOCK_NONBLOCK | SOCK_CLOEXEC);
 				if (fd == -1)
 					continue;
 				no_delay(fd);
 				s = calloc(1, sizeof *s);
 				if (s == NULL)
 					die("calloc");
-				*s = (struct stream){ .fd = fd, .is_server = true, .waits = true,
+				*s = (struct stream){ .fd = fd,
+					.is_server = true,
+					.waits = true,
 					.most = UINT64_MAX };
 				watch(set, s, EPOLL_CTL_ADD);
 				continue;
 			}
-			bool lives = s->waits ? serve_head(s) :
-			    s->echo           ? serve_echo(s) :
-						serve_flow(s, events[i].events);
+			bool lives = s->waits ? serve_head(s)
+			    : s->echo         ? serve_echo(s)
+					      : serve_flow(s, events[i].events);
 			/* After the end of a flow only the peer's close is of interest. */
 			if (lives && s->end_sent && s->end_received) {
 				s->echo = true;
@@ -443,8 +446,10 @@ static struct stream *streams_open(unsigned port, size_t n, uint32_t ms)
 	if (s == NULL)
 		die("calloc");
 	for (size_t i = 0; i < n; i++) {
-		s[i] = (struct stream){ .fd = greet(port, MODE_FLOW, ms), .sends = true,
-			.until = UINT64_MAX, .most = UINT64_MAX };
+		s[i] = (struct stream){ .fd = greet(port, MODE_FLOW, ms),
+			.sends = true,
+			.until = UINT64_MAX,
+			.most = UINT64_MAX };
 		if (s[i].fd == -1)
 			die("a tunnel did not open");
 		fcntl(s[i].fd, F_SETFL, O_NONBLOCK);
@@ -710,7 +715,8 @@ static int spawn_pair(char **enc, char **dec, size_t times, bool on_fds)
 {
 	uint64_t *enc_cpu = values(times), *dec_cpu = values(times), *wall = values(times);
 	unsigned port, a, b;
-	int any = high(listen_any(&port)), far = high(listen_any(&a)), target = high(listen_any(&b));
+	int any = high(listen_any(&port)), far = high(listen_any(&a)),
+	    target = high(listen_any(&b));
 	int enc_status = 0, dec_status = 0;
 
 	put_ports(enc, a, b);
@@ -763,7 +769,8 @@ static int spawn_stranger(char **dec, size_t times, bool on_fds)
 {
 	uint64_t *cpu = values(times), *wall = values(times);
 	unsigned port, a, b;
-	int any = high(listen_any(&port)), far = high(listen_any(&a)), target = high(listen_any(&b));
+	int any = high(listen_any(&port)), far = high(listen_any(&a)),
+	    target = high(listen_any(&b));
 	int status = 0;
 
 	(void)far;

@@ -98,7 +98,8 @@ int main(int argc, char **argv)
 	printf(" packets a batch\n");
 	for (int bulk = 0; bulk < backends; bulk++)
 		for (int open = 0; open < 2; open++) {
-			printf("%-10s %-6s", bulk ? "ipsec-mb" : "libcrypto", open ? "open" : "seal");
+			printf("%-10s %-6s", bulk ? "ipsec-mb" : "libcrypto",
+			    open ? "open" : "seal");
 			for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
 				printf(" %6.3f", speed(bulk, open, counts[i], seconds));
 			printf("\n");

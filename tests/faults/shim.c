@@ -34,8 +34,8 @@
 #define CALLS_MOST 30000
 
 struct map {
-	uint32_t hit;    /* the call that was to fail did */
-	uint32_t count;  /* calls recorded */
+	uint32_t hit;   /* the call that was to fail did */
+	uint32_t count; /* calls recorded */
 	struct {
 		char name[26];
 		uint16_t who;
@@ -58,7 +58,8 @@ __attribute__((constructor)) static void start(void)
 
 	base = getauxval(AT_PHDR) - sizeof(Elf64_Ehdr);
 	if (fault != NULL)
-		sscanf(fault, "%d,%31[^,],%d,%d", &fault_who, fault_name, &fault_number, &fault_kind);
+		sscanf(fault, "%d,%31[^,],%d,%d", &fault_who, fault_name, &fault_number,
+		    &fault_kind);
 	fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
 	if (fd == -1)
 		return;
@@ -100,6 +101,7 @@ static int hit(const char *name, const void *from)
 #define FROM __builtin_return_address(0)
 
 /* A call that returns `bad` when it fails. */
+/* clang-format off */
 #define CALL(type, bad, name, parameters, arguments) \
 	type name parameters \
 	{ \
@@ -181,6 +183,7 @@ CALL(int, 0, EVP_EncryptInit_ex, (any *ctx, const any *cipher, any *engine, cons
     const unsigned char *iv), (ctx, cipher, engine, key, iv))
 CALL(int, 0, EVP_EncryptUpdate, (any *ctx, unsigned char *out, int *n, const unsigned char *in, int size),
     (ctx, out, n, in, size))
+/* clang-format on */
 
 /* These two do what they are asked to and say that they did not, as the kernel's do. */
 #define DONE(name, parameters, arguments) \
@@ -189,7 +192,7 @@ CALL(int, 0, EVP_EncryptUpdate, (any *ctx, unsigned char *out, int *n, const uns
 		static int(*real) parameters; \
 		int failed = hit(#name, FROM), result; \
 		if (real == NULL) \
-			real = (int (*) parameters)dlsym(RTLD_NEXT, #name); \
+			real = (int(*) parameters)dlsym(RTLD_NEXT, #name); \
 		result = real arguments; \
 		if (failed && fault_kind > 0) \
 			errno = fault_kind; \
@@ -220,11 +223,11 @@ pid_t fork(void)
 #define VARIADIC(name, parameters, before, arguments) \
 	int name parameters \
 	{ \
-		static int (*real) parameters; \
+		static int(*real) parameters; \
 		va_list list; \
 		long last; \
 		if (real == NULL) \
-			real = (int (*) parameters)dlsym(RTLD_NEXT, #name); \
+			real = (int(*) parameters)dlsym(RTLD_NEXT, #name); \
 		va_start(list, before); \
 		last = va_arg(list, long); \
 		va_end(list); \

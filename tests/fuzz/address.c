@@ -27,8 +27,9 @@ static void check(const struct address *a)
 	CHECK(a->port <= 65535 || a->family == AF_VSOCK);
 	if (a->family == AF_INET || a->family == AF_INET6) {
 		CHECK(address_parse(&again, a->text) == 0);
-		CHECK(again.family == a->family && memcmp(again.ip, a->ip,
-		    a->family == AF_INET ? 4 : 16) == 0 && strcmp(again.text, a->text) == 0);
+		CHECK(again.family == a->family &&
+		    memcmp(again.ip, a->ip, a->family == AF_INET ? 4 : 16) == 0 &&
+		    strcmp(again.text, a->text) == 0);
 	}
 	address_format(a, text, sizeof(text));
 	CHECK(text[0] != '\0' && strstr(text, a->text) != NULL);
@@ -69,7 +70,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (address_parse(&a, text) == 0)
 		check(&a);
 	else
-		CHECK(inet_pton(AF_INET, text, &binary) != 1 && inet_pton(AF_INET6, text, &binary) != 1);
+		CHECK(inet_pton(AF_INET, text, &binary) != 1 &&
+		    inet_pton(AF_INET6, text, &binary) != 1);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		take_text(&in, text, sizeof(text));
 		if (text[0] == '\0')
@@ -86,11 +88,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	take(&in, name.sun_path + 1, length);
 	mine = socket(AF_UNIX, SOCK_DGRAM, 0);
 	fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-	if (length > 0 && bind(mine, (struct sockaddr *)&name,
-	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) == 0) {
+	if (length > 0 &&
+	    bind(mine, (struct sockaddr *)&name,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) == 0) {
 		learn(mine);
 		if (connect(fd, (struct sockaddr *)&name,
-		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) == 0)
+			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) == 0)
 			learn(fd);
 	}
 	close(fd);

@@ -11,12 +11,12 @@
 #include "reference.h"
 #include "wire.h"
 
-#define FLAG_PFS 1      /* ours */
+#define FLAG_PFS 1 /* ours */
 #define FLAG_REQUIRE 2
-#define FLAG_PROVE 4    /* give the peer's bytes the right MAC */
-#define FLAG_HANG 8     /* the peer does not end after its bytes */
-#define FLAG_KIND 48    /* y as it comes, 0, 1, p-1 and its neighbours, by its last byte */
-#define FLAG_KEY 192    /* which key proves it; 3: one that we don't have */
+#define FLAG_PROVE 4 /* give the peer's bytes the right MAC */
+#define FLAG_HANG 8  /* the peer does not end after its bytes */
+#define FLAG_KIND 48 /* y as it comes, 0, 1, p-1 and its neighbours, by its last byte */
+#define FLAG_KEY 192 /* which key proves it; 3: one that we don't have */
 
 #define NONCE 32
 #define PROOF 288
@@ -82,8 +82,9 @@ static inline void exchange_begin(struct exchange *e, struct input *in, int half
 	CHECK(send(e->mine, e->bytes, e->size, MSG_NOSIGNAL) == (ssize_t)e->size);
 	if ((e->flags & FLAG_HANG) == 0)
 		shutdown(e->mine, SHUT_WR);
-	e->deadline = (e->flags & FLAG_HANG) != 0 && e->size < NONCE + PROOF ? 0 :
-	    time_now() + 60 * SECOND;
+	e->deadline = (e->flags & FLAG_HANG) != 0 && e->size < NONCE + PROOF
+	    ? 0
+	    : time_now() + 60 * SECOND;
 }
 
 /* Judge the result: what proves nothing is refused, what proves a key is not. */

@@ -15,7 +15,8 @@
 
 enum { GOOD, BAD_MAC, WRONG_NUMBER, RAW, KINDS };
 
-static const uint8_t E[32] = "the key of the cipher, 32 bytes", H[32] = "the key of the MAC, 32 bytes";
+static const uint8_t E[32] = "the key of the cipher, 32 bytes",
+		     H[32] = "the key of the MAC, 32 bytes";
 
 static void open_run(struct input *in, uint64_t number)
 {
@@ -43,9 +44,11 @@ static void open_run(struct input *in, uint64_t number)
 		if (kind == RAW)
 			memset(packet, seed[0], PACKET_SIZE);
 		else
-			reference_seal(E, H, number + count + (kind == WRONG_NUMBER), block, packet);
+			reference_seal(E, H, number + count + (kind == WRONG_NUMBER), block,
+			    packet);
 		if (kind == BAD_MAC)
-			packet[(seed[0] * 256 + seed[1]) % PACKET_SIZE] ^= (uint8_t)(1 << (seed[2] & 7));
+			packet[(seed[0] * 256 + seed[1]) % PACKET_SIZE] ^= (uint8_t)(1
+			    << (seed[2] & 7));
 		expect_bad |= kind != GOOD || length == 0 || length > PACKET_DATA;
 		if (!expect_bad) {
 			memcpy(expected + expected_size, block, length);

@@ -18,8 +18,7 @@ static void take_address(struct input *in, struct address *a, int kind)
 	memset(a, 0, sizeof(*a));
 	take(in, &port, sizeof(port));
 	switch (kind) {
-	case 0:
-		return;
+	case 0: return;
 	case 1:
 	case 2:
 		take(in, ip, kind == 1 ? 4 : 16);
@@ -52,19 +51,23 @@ static void check_1(const uint8_t *header, size_t size, const struct peer *peer)
 	}
 	/* the numbers are of five digits at most: NOLINTNEXTLINE(cert-err34-c) */
 	CHECK(sscanf(line, "PROXY %7s %63s %63s %u %u\r\n%n", family, remote, local, &from, &to,
-	    &used) == 5 && (size_t)used == size);
-	CHECK(inet_pton(peer->remote.family, remote, ip) == 1 && memcmp(ip, peer->remote.ip,
-	    peer->remote.family == AF_INET ? 4 : 16) == 0);
-	CHECK(inet_pton(peer->remote.family, local, ip) == 1 && memcmp(ip, peer->local.ip,
-	    peer->remote.family == AF_INET ? 4 : 16) == 0);
+		  &used) == 5 &&
+	    (size_t)used == size);
+	CHECK(inet_pton(peer->remote.family, remote, ip) == 1 &&
+	    memcmp(ip, peer->remote.ip, peer->remote.family == AF_INET ? 4 : 16) == 0);
+	CHECK(inet_pton(peer->remote.family, local, ip) == 1 &&
+	    memcmp(ip, peer->local.ip, peer->remote.family == AF_INET ? 4 : 16) == 0);
 	CHECK(strcmp(family, peer->remote.family == AF_INET ? "TCP4" : "TCP6") == 0);
 	CHECK(from == peer->remote.port && to == peer->local.port);
 }
 
 static void check_2(const uint8_t *h, size_t size, const struct peer *peer, const char *key)
 {
-	static const struct { int family; uint8_t code; size_t each; } known[] = {
-		{ AF_INET, 0x11, 4 }, { AF_INET6, 0x21, 16 }, { AF_UNIX, 0x31, 108 } };
+	static const struct {
+		int family;
+		uint8_t code;
+		size_t each;
+	} known[] = { { AF_INET, 0x11, 4 }, { AF_INET6, 0x21, 16 }, { AF_UNIX, 0x31, 108 } };
 	size_t at = 16, length;
 	bool local = true;
 

@@ -26,7 +26,7 @@ static inline void reference_pbkdf2(const uint8_t key[32], const void *salt, siz
     uint8_t *out, size_t out_size)
 {
 	CHECK(PKCS5_PBKDF2_HMAC((const char *)key, 32, salt, (int)salt_size, 1, EVP_sha256(),
-	    (int)out_size, out) == 1);
+		  (int)out_size, out) == 1);
 }
 
 /* y's kind: 0 sound, 1 guessable, 2 no member of the group. */
@@ -69,7 +69,8 @@ static inline void reference_seal(const uint8_t E[32], const uint8_t H[32], uint
 	EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
 	int made;
 
-	CHECK(c != NULL && EVP_EncryptInit_ex(c, EVP_aes_256_ctr(), NULL, E, (uint8_t *)counter) == 1 &&
+	CHECK(c != NULL &&
+	    EVP_EncryptInit_ex(c, EVP_aes_256_ctr(), NULL, E, (uint8_t *)counter) == 1 &&
 	    EVP_EncryptUpdate(c, packet, &made, block, 1028) == 1 && made == 1028);
 	EVP_CIPHER_CTX_free(c);
 	memcpy(covered, packet, 1028);

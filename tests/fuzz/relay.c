@@ -14,7 +14,8 @@
 
 #define MOST 24
 
-static const uint8_t E[32] = "encrypts what the network sends", H[32] = "proves what the network sends";
+static const uint8_t E[32] = "encrypts what the network sends",
+		     H[32] = "proves what the network sends";
 static const uint8_t E2[32] = "encrypts what we send to it", H2[32] = "proves what we send to it";
 
 enum { GOOD, BAD_MAC, REPLAYED, SWAPPED, KINDS };
@@ -27,7 +28,10 @@ enum { GOOD, BAD_MAC, REPLAYED, SWAPPED, KINDS };
 void *__real_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
 
-static struct { void *at; size_t size; } mapped[8];
+static struct {
+	void *at;
+	size_t size;
+} mapped[8];
 static size_t mapped_count;
 
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
@@ -76,8 +80,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct side near, far;
 	int network, local, result, bad = 0;
 	bool expect_bad = false, enc = (flags & FLAG_ENC) != 0, cut;
-	struct relay relay = { .near = &near, .far = &far, .near_is_plain = enc, .seal = &seal,
-		.open = &open_state, .idle = 5 * SECOND, .report = &report };
+	struct relay relay = { .near = &near,
+		.far = &far,
+		.near_is_plain = enc,
+		.seal = &seal,
+		.open = &open_state,
+		.idle = 5 * SECOND,
+		.report = &report };
 
 	wire_pieces = take_byte(&in);
 	talk = (size_t)take_byte(&in) * 11;
@@ -94,12 +103,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		big = htobe32(length);
 		memset(block, fill, 1024);
 		memcpy(block + 1024, &big, 4);
-		reference_seal(E, H, kind == SWAPPED ? count + 1 : kind == REPLAYED && count > 0 ? count - 1 :
-		    count, block, packet);
+		reference_seal(E, H,
+		    kind == SWAPPED                     ? count + 1
+			: kind == REPLAYED && count > 0 ? count - 1
+							: count,
+		    block, packet);
 		if (kind == BAD_MAC)
 			packet[(fill * 5) % 1060] ^= 0x10;
-		expect_bad |= kind == BAD_MAC || kind == SWAPPED || (kind == REPLAYED && count > 0) ||
-		    length == 0 || length > 1024;
+		expect_bad |= kind == BAD_MAC || kind == SWAPPED ||
+		    (kind == REPLAYED && count > 0) || length == 0 || length > 1024;
 		if (!expect_bad) {
 			memset(model + model_size, fill, length);
 			model_size += length;

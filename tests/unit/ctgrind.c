@@ -135,9 +135,17 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } cases[] = {
-	{ "leaky_compare", leaky_compare }, { "leaky_table", leaky_table }, { "compare", compare },
-	{ "hash", hash }, { "search", search }, { "search_hit", search_hit }, { "power", power },
-	{ "power_shared", power_shared }, { "prove", prove }, { "derive", derive }, { "seal", seal },
+	{ "leaky_compare", leaky_compare },
+	{ "leaky_table", leaky_table },
+	{ "compare", compare },
+	{ "hash", hash },
+	{ "search", search },
+	{ "search_hit", search_hit },
+	{ "power", power },
+	{ "power_shared", power_shared },
+	{ "prove", prove },
+	{ "derive", derive },
+	{ "seal", seal },
 };
 
 int main(int argc, char **argv)

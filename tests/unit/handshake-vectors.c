@@ -16,16 +16,44 @@
 #include "wait.h"
 
 /* The fields of a case, in the order in which the file has them, and their sizes in bytes. */
-enum { KEYFILE, K, NONCE_C, NONCE_S, DHMAC_C, DHMAC_S, X_C, X_S, YH_C, YH_S, Y_SC, E_C, H_C, E_S, H_S,
-	FIELDS };
+enum {
+	KEYFILE,
+	K,
+	NONCE_C,
+	NONCE_S,
+	DHMAC_C,
+	DHMAC_S,
+	X_C,
+	X_S,
+	YH_C,
+	YH_S,
+	Y_SC,
+	E_C,
+	H_C,
+	E_S,
+	H_S,
+	FIELDS
+};
 
 static const struct {
 	const char *name;
 	size_t size; /* 0: any */
 } fields[FIELDS] = {
-	{ "keyfile", 0 }, { "K", 32 }, { "nonce_C", 32 }, { "nonce_S", 32 }, { "dhmac_C", 32 },
-	{ "dhmac_S", 32 }, { "x_C", 32 }, { "x_S", 32 }, { "yh_C", 288 }, { "yh_S", 288 },
-	{ "y_SC", 256 }, { "E_C", 32 }, { "H_C", 32 }, { "E_S", 32 }, { "H_S", 32 },
+	{ "keyfile", 0 },
+	{ "K", 32 },
+	{ "nonce_C", 32 },
+	{ "nonce_S", 32 },
+	{ "dhmac_C", 32 },
+	{ "dhmac_S", 32 },
+	{ "x_C", 32 },
+	{ "x_S", 32 },
+	{ "yh_C", 288 },
+	{ "yh_S", 288 },
+	{ "y_SC", 256 },
+	{ "E_C", 32 },
+	{ "H_C", 32 },
+	{ "E_S", 32 },
+	{ "H_S", 32 },
 };
 
 struct known {
@@ -55,7 +83,8 @@ static void check_key(const struct known *known, uint8_t secret[KEY_SIZE])
 
 	report_open(&report, "handshake-vectors", "test", false);
 	if (fd == -1 ||
-	    write(fd, known->value[KEYFILE], known->size[KEYFILE]) != (ssize_t)known->size[KEYFILE] ||
+	    write(fd, known->value[KEYFILE], known->size[KEYFILE]) !=
+		(ssize_t)known->size[KEYFILE] ||
 	    keyring_load(&ring, paths, 1, NULL, false, NEVER, &report, &outcome) != 0) {
 		fprintf(stderr, "handshake-vectors: no key: %s\n", outcome.reason);
 		exit(1);
@@ -82,7 +111,8 @@ static void check_end(const struct known *known, const uint8_t secret[KEY_SIZE],
 
 		memcpy(keys[1], secret, KEY_SIZE);
 		if (handshake_find_key(&h, keys, 2) != 1 || handshake_find_key(&h, keys, 1) != -1) {
-			fprintf(stderr, "handshake-vectors: case %s: the key is not found\n", known->name);
+			fprintf(stderr, "handshake-vectors: case %s: the key is not found\n",
+			    known->name);
 			exit(1);
 		}
 		handshake_find_key(&h, keys, 2);

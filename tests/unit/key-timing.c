@@ -137,8 +137,8 @@ static double run(const uint8_t (*secrets)[KEY_SIZE], size_t keys, int64_t *time
 		do
 			fill(&random, 1);
 		while (done[random % CASES] == each);
-		times[(random % CASES) * each + done[random % CASES]++] =
-		    measure(secrets, keys, random % CASES);
+		times[(random % CASES) * each + done[random % CASES]++] = measure(secrets, keys,
+		    random % CASES);
 	}
 	memcpy(sorted, times, total * sizeof(*sorted));
 	qsort(sorted, total, sizeof(*sorted), compare);
@@ -147,11 +147,13 @@ static double run(const uint8_t (*secrets)[KEY_SIZE], size_t keys, int64_t *time
 	free(sorted);
 	for (int i = 0; i < CASES - 1; i++) {
 		const struct summary *known = &s[i], *unknown = &s[CASES - 1];
-		t = (known->mean - unknown->mean) / root(known->variance / (double)known->count +
-		    unknown->variance / (double)unknown->count);
+		t = (known->mean - unknown->mean) /
+		    root(known->variance / (double)known->count +
+			unknown->variance / (double)unknown->count);
 		printf("%-11s %9.1f us (sd %.1f, n %zu); unknown key %.1f us; difference %+.3f us, "
-		    "t %+.2f\n", names[i], known->mean / 1000, root(known->variance) / 1000,
-		    known->count, unknown->mean / 1000, (known->mean - unknown->mean) / 1000, t);
+		       "t %+.2f\n",
+		    names[i], known->mean / 1000, root(known->variance) / 1000, known->count,
+		    unknown->mean / 1000, (known->mean - unknown->mean) / 1000, t);
 		t = t < 0 ? -t : t;
 		worst = t > worst ? t : worst;
 	}

@@ -84,9 +84,7 @@ static void spoil(uint64_t number, size_t at, size_t count, size_t length)
 	struct hmac_key mac;
 
 	switch (chance(3)) {
-	case 0:
-		p[chance(PACKET_SIZE)] ^= (uint8_t)(1 << chance(8));
-		break;
+	case 0: p[chance(PACKET_SIZE)] ^= (uint8_t)(1 << chance(8)); break;
 	case 1:
 		if (count > 1)
 			memcpy(p, at > 0 ? p - PACKET_SIZE : p + PACKET_SIZE, PACKET_SIZE);
@@ -168,7 +166,8 @@ static void one_round(void)
 	size = one_at_a_time(number, count, ends);
 	open_batch(number, count, count, size, 0);
 	open_batch(number, count, count, size, 1);
-	if (count == 1 || ends[count - 2] == (count - 1) * PACKET_DATA) { /* what packet_seal would make */
+	if (count == 1 ||
+	    ends[count - 2] == (count - 1) * PACKET_DATA) { /* what packet_seal would make */
 		seal_batch(number, size, 0);
 		seal_batch(number, size, 1);
 	}
@@ -198,7 +197,8 @@ static void stream(size_t batches)
 		    memcmp(wire, other, (size_t)wired) != 0)
 			die("sealed to something else in mid-stream");
 		memset(opened, UNTOUCHED, size);
-		if (packet_open(&opening, other, (size_t)wired / PACKET_SIZE, opened, &bad) != (long)size ||
+		if (packet_open(&opening, other, (size_t)wired / PACKET_SIZE, opened, &bad) !=
+			(long)size ||
 		    bad || memcmp(opened, data, size) != 0)
 			die("opened to something else in mid-stream");
 		bulk_runs += (sealing.bulk != NULL ? 1u : 0) + (opening.bulk != NULL ? 1u : 0);
@@ -222,7 +222,7 @@ int main(int argc, char **argv)
 	for (; rounds_done < rounds; rounds_done++)
 		one_round();
 	stream(rounds);
-	printf("%lu rounds, %llu bad packets, %llu batches through the bulk backend: all alike\n", rounds,
-	    bad_runs, bulk_runs);
+	printf("%lu rounds, %llu bad packets, %llu batches through the bulk backend: all alike\n",
+	    rounds, bad_runs, bulk_runs);
 	return 0;
 }

@@ -66,12 +66,14 @@ static void packet(const struct keys *keys, char *value)
 	if (packet_init(&s, keys->E[sender == 'S'], keys->H[sender == 'S']) != 0)
 		die("packet_init failed");
 	s.number = number;
-	if (packet_seal(&s, plain, size, made) != PACKET_SIZE || memcmp(made, wire, PACKET_SIZE) != 0)
+	if (packet_seal(&s, plain, size, made) != PACKET_SIZE ||
+	    memcmp(made, wire, PACKET_SIZE) != 0)
 		die("sealed to something else");
 	if (s.number != number + 1)
 		die("sealing did not count the packet");
 	s.number = number;
-	if (packet_open(&s, wire, 1, opened, &bad) != (long)size || bad || memcmp(opened, plain, size) != 0)
+	if (packet_open(&s, wire, 1, opened, &bad) != (long)size || bad ||
+	    memcmp(opened, plain, size) != 0)
 		die("opened to something else");
 	if (s.number != number + 1)
 		die("opening did not count the packet");

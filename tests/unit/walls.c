@@ -41,7 +41,8 @@
 static pid_t victim; /* a process of ours that sleeps; not the one that may be signalled */
 static int listener, spare, bound, datagrams, terminal, directory;
 static struct sockaddr_in address;
-static struct sockaddr_un log_address; /* of a datagram socket that is there, but not ours to write to */
+static struct sockaddr_un
+    log_address;   /* of a datagram socket that is there, but not ours to write to */
 static void *page; /* the victim has it too, at the same address */
 
 static long clone_thread(void)
@@ -117,7 +118,9 @@ static long write_victim(void)
 
 static long bpf_map(void)
 {
-	union bpf_attr attr = { .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4,
+	union bpf_attr attr = { .map_type = BPF_MAP_TYPE_ARRAY,
+		.key_size = 4,
+		.value_size = 4,
 		.max_entries = 1 };
 
 	return syscall(__NR_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
@@ -150,7 +153,8 @@ static long other_abi(void)
 {
 #if defined(__x86_64__)
 	long result = 5;
-	static char path[] = "/etc/passwd"; /* out of its reach or not: the answer is not EPERM either way */
+	static char path[] =
+	    "/etc/passwd"; /* out of its reach or not: the answer is not EPERM either way */
 
 	__asm__ volatile("int $0x80" : "+a"(result) : "b"(path), "c"(0), "d"(0) : "memory");
 	if (result < 0 && result != -EPERM)
@@ -193,8 +197,9 @@ static long x32_open(void)
 	X(socket_unix, socket(AF_UNIX, SOCK_STREAM, 0)) \
 	X(socketpair, socketpair(AF_UNIX, SOCK_STREAM, 0, (int[2]){ 0 })) \
 	X(connect, connect(spare, (struct sockaddr *)&address, sizeof(address))) \
-	X(bind, bind(bound, (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET }, \
-	    sizeof(address))) \
+	X(bind, \
+	    bind(bound, (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET }, \
+		sizeof(address))) \
 	X(listen, listen(bound, 1)) \
 	X(accept, accept4(listener, NULL, NULL, SOCK_NONBLOCK)) \
 	X(sendmsg, sendmsg(spare, &(struct msghdr){ 0 }, MSG_NOSIGNAL)) \
@@ -202,7 +207,8 @@ static long x32_open(void)
 	X(setsockopt_ip, setsockopt(spare, IPPROTO_IP, IP_TTL, &(int){ 9 }, sizeof(int))) \
 	X(setsockopt_filter, attach_filter()) \
 	X(setsockopt_tcp, setsockopt(spare, IPPROTO_TCP, TCP_CONGESTION, "reno", 4)) \
-	X(getsockopt_other, getsockopt(spare, SOL_SOCKET, SO_RCVBUF, page, &(socklen_t){ sizeof(int) })) \
+	X(getsockopt_other, \
+	    getsockopt(spare, SOL_SOCKET, SO_RCVBUF, page, &(socklen_t){ sizeof(int) })) \
 	X(execve, run(0)) \
 	X(execveat, run(1)) \
 	X(fork, fork_plain()) \
@@ -219,7 +225,8 @@ static long x32_open(void)
 	X(kill_all, kill(-1, 0)) \
 	X(kill_group, kill(0, SIGCONT)) \
 	X(tgkill, syscall(__NR_tgkill, victim, victim, SIGCONT)) \
-	X(sigqueue, syscall(__NR_rt_sigqueueinfo, victim, SIGCONT, &(siginfo_t){ .si_code = SI_QUEUE })) \
+	X(sigqueue, \
+	    syscall(__NR_rt_sigqueueinfo, victim, SIGCONT, &(siginfo_t){ .si_code = SI_QUEUE })) \
 	X(mmap_exec, executable_page(0)) \
 	X(mprotect_exec, executable_page(1)) \
 	X(pkey_mprotect_exec, executable_page(2)) \
@@ -239,7 +246,11 @@ static long x32_open(void)
 	X(x32_abi, x32_open()) \
 	X(other_abi, other_abi())
 
-#define FUNCTION(name, call) static long try_##name(void) { return (long)(call); }
+#define FUNCTION(name, call) \
+	static long try_##name(void) \
+	{ \
+		return (long)(call); \
+	}
 ATTEMPTS(FUNCTION)
 
 #define ROW(name, call) { #name, try_##name },
@@ -324,10 +335,11 @@ static int try_all(void)
 
 /* Let through, in some form, with no regard to their arguments. A call more here is a hole more in the wall. */
 static const long let_through[] = {
-	__NR_ppoll, __NR_recvfrom, __NR_read, __NR_write, __NR_sched_yield, __NR_shutdown, __NR_close,
-	__NR_recvmsg, __NR_getpeername, __NR_getsockname, __NR_clock_gettime, __NR_getrandom, __NR_brk,
-	__NR_munmap, __NR_mremap, __NR_madvise, __NR_futex, __NR_wait4, __NR_waitid, __NR_rt_sigaction,
-	__NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_restart_syscall, __NR_getpid, __NR_exit_group,
+	__NR_ppoll, __NR_recvfrom, __NR_read, __NR_write, __NR_sched_yield, __NR_shutdown,
+	__NR_close, __NR_recvmsg, __NR_getpeername, __NR_getsockname, __NR_clock_gettime,
+	__NR_getrandom, __NR_brk, __NR_munmap, __NR_mremap, __NR_madvise, __NR_futex, __NR_wait4,
+	__NR_waitid, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn,
+	__NR_restart_syscall, __NR_getpid, __NR_exit_group,
 #ifdef __NR_poll
 	__NR_poll,
 #endif
@@ -358,7 +370,9 @@ static int list(void)
 
 		if (pid == 0) {
 			enter();
-			_exit(syscall(number, -1L, -1L, -1L, -1L, -1L, -1L) == -1 && errno == EPERM ? 99 : 0);
+			_exit(syscall(number, -1L, -1L, -1L, -1L, -1L, -1L) == -1 && errno == EPERM
+				? 99
+				: 0);
 		}
 		waitpid(pid, &status, 0);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 250)
@@ -387,8 +401,8 @@ static int use(void)
 	    read(pair[0], &byte, 1) == 1 &&
 	    setsockopt(pair[0], SOL_SOCKET, SO_KEEPALIVE, &value, sizeof(value)) == 0 &&
 	    getsockopt(pair[0], SOL_SOCKET, SO_TYPE, &type, &(socklen_t){ sizeof(type) }) == 0 &&
-	    malloc(1 << 20) != NULL && kill(getpid(), 0) == 0 &&
-	    shutdown(pair[0], SHUT_WR) == 0 && close(pair[0]) == 0);
+	    malloc(1 << 20) != NULL && kill(getpid(), 0) == 0 && shutdown(pair[0], SHUT_WR) == 0 &&
+	    close(pair[0]) == 0);
 }
 
 int main(int argc, char **argv)
