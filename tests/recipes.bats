@@ -211,7 +211,7 @@ offer() {
 }
 
 @test "spipetab(5) has every option that the generator knows, and no other" {
-	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Walls/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
+	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Isolation/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
 		grep -oE 'Cm [a-z]+' | cut -c 4- | sort -u >page
 	{
 		grep -oE '^\s*\[[A-Z]+\] = \{ "[a-z]+' "$TESTS/../units/spipe-generator.c" | grep -oE '[a-z]+$'
