@@ -20,22 +20,22 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	memset(c, 0, sizeof(*c));
 	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
 	secret_harden();
-	near_find(&c->near_found, role == ROLE_DEC);
+	descriptors_find(&c->descriptors, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
-	    role == ROLE_DEC ? "dec" : "enc", c->near_found.is_stderr);
+	    role == ROLE_DEC ? "dec" : "enc", c->descriptors.is_stderr);
 	if (options_parse(options, role, argc, argv, &c->outcome) != 0 || options->shown)
 		return -1;
-	if (c->near_found.wrong.status != 0) {
-		c->outcome = c->near_found.wrong;
+	if (c->descriptors.wrong.status != 0) {
+		c->outcome = c->descriptors.wrong;
 		return -1;
 	}
 	signals_take();
 	c->deadline = time_now() + options->timeout;
-	side_set(&c->near, "near side", c->near_found.in, c->near_found.out,
+	side_set(&c->near, "near side", c->descriptors.in, c->descriptors.out,
 	    !options->no_keepalive);
-	peer_learn(&c->peer, c->near_found.in);
+	peer_learn(&c->peer, c->descriptors.in);
 	peer_export(&c->peer);
-	report_on(&c->report, &c->peer, c->near_found.is_network, options->verbose);
+	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
 	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
 	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
 	c->secrets = secret_alloc(sizeof(*c->secrets));
@@ -53,18 +53,18 @@ int connection_prepare_far(struct connection *c)
 
 	for (size_t i = 0; i < c->ring.count; i++)
 		any |= keyring_command(&c->ring, i, c->options.command) != NULL;
-	if (!any && !c->near_found.ucspi)
+	if (!any && !c->descriptors.ucspi)
 		return fail(&c->outcome, EX_USAGE,
 		    "no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
-	if (c->options.command == NULL && c->near_found.ucspi) { /* now: a pipe is opened anew */
-		if (near_check(6, false, "far side", &c->outcome) != 0 ||
-		    near_check(7, true, "far side", &c->outcome) != 0)
+	if (c->options.command == NULL && c->descriptors.ucspi) { /* now: a pipe is opened anew */
+		if (descriptors_check(6, false, "far side", &c->outcome) != 0 ||
+		    descriptors_check(7, true, "far side", &c->outcome) != 0)
 			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	}
-	return any ? command_prepare(&c->command, c->options.command, &c->ring,
-			 c->near_found.is_stderr, &c->outcome)
+	return any ? launcher_prepare(&c->launcher, c->options.command, &c->ring,
+			 c->descriptors.is_stderr, &c->outcome)
 		   : 0;
 }
 
@@ -72,7 +72,7 @@ int connection_enter_sandbox(struct connection *c)
 {
 	const char *missing;
 
-	if (sandbox_enter(c->command.pid, &missing) == 0)
+	if (sandbox_enter(c->launcher.pid, &missing) == 0)
 		return 0;
 	if (c->options.sandbox_required)
 		return fail(&c->outcome, EX_OSERR, "no sandbox: this kernel or build lacks %s",
@@ -89,12 +89,13 @@ int connection_start_far(struct connection *c)
 	char *const *argv = keyring_command(&c->ring, c->key, c->options.command);
 
 	if (argv != NULL) {
-		if (command_start(&c->command, c->key, argv[0], &c->outcome) != 0)
+		if (launcher_start(&c->launcher, c->key, argv[0], &c->outcome) != 0)
 			return -1;
 		if (!c->options.fd_pass)
-			side_set(&c->far, "far side", c->command.socket, c->command.socket, false);
-	} else if (c->near_found.ucspi)
-		command_kill(&c->command); /* the launcher is for other keys */
+			side_set(&c->far, "far side", c->launcher.socket, c->launcher.socket,
+			    false);
+	} else if (c->descriptors.ucspi)
+		launcher_kill(&c->launcher); /* the launcher is for other keys */
 	else
 		return fail(&c->outcome, EX_USAGE,
 		    "no command is given, neither by the rules of "
@@ -108,7 +109,7 @@ int connection_receive_far(struct connection *c)
 
 	if (!c->options.fd_pass)
 		return 0;
-	fd = command_receive_socket(&c->command, c->deadline, &c->outcome);
+	fd = launcher_receive_socket(&c->launcher, c->deadline, &c->outcome);
 	if (fd == -1)
 		return -1;
 	side_set(&c->far, "far side", fd, fd, !c->options.no_keepalive);
@@ -122,8 +123,8 @@ int connection_meet_server(struct connection *c)
 	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0)
 		return 0;
 	/* A connection that never was: if the command says so itself, believe it. */
-	if (c->outcome.status == EX_NOPERM && !h->met && c->command.pid != 0 &&
-	    command_finish(&c->command, c->deadline, &c->outcome) == 0)
+	if (c->outcome.status == EX_NOPERM && !h->met && c->launcher.pid != 0 &&
+	    launcher_finish(&c->launcher, c->deadline, &c->outcome) == 0)
 		fail(&c->outcome, EX_NOPERM,
 		    "the server closed the connection before the handshake: "
 		    "it is not spiped, or in trouble of its own, or the command is nc -F without "
@@ -155,7 +156,7 @@ int connection_relay(struct connection *c, enum role role)
 		.near_is_plain = role == ROLE_ENC,
 		.seal = &c->secrets->seal,
 		.open = &c->secrets->open,
-		.command = c->command.pid != 0 ? &c->command : NULL,
+		.launcher = c->launcher.pid != 0 ? &c->launcher : NULL,
 		.idle = c->options.idle,
 		.linger = c->options.linger,
 		.report = &c->report,
@@ -182,10 +183,10 @@ int connection_close(struct connection *c, bool ended)
 
 	if (ended) {
 		side_close(&c->far);
-		command_finish(&c->command, time_now() + COMMAND_GRACE * SECOND, outcome);
+		launcher_finish(&c->launcher, time_now() + LAUNCHER_GRACE * SECOND, outcome);
 		side_close(&c->near);
 	} else {
-		command_kill(&c->command);
+		launcher_kill(&c->launcher);
 		side_reset(&c->far);
 		side_reset(&c->near);
 	}

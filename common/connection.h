@@ -4,10 +4,10 @@
 #include <stdbool.h>
 
 #include "address.h"
-#include "command.h"
+#include "launcher.h"
 #include "handshake.h"
 #include "keys.h"
-#include "near.h"
+#include "descriptors.h"
 #include "options.h"
 #include "outcome.h"
 #include "packet.h"
@@ -24,12 +24,12 @@ struct secrets {
  * made of; each returns 0, or -1 with the outcome set, and then only the last is left to do. */
 struct connection {
 	struct options options;
-	struct near near_found;
+	struct descriptors descriptors;
 	struct side near, far;
 	struct peer peer;
 	struct report report;
 	struct keyring ring;
-	struct command command;
+	struct launcher launcher;
 	int64_t deadline; /* of the handshake and the far side */
 	size_t key;       /* index of the one that was used */
 	struct secrets *secrets;

@@ -38,8 +38,8 @@ struct direction {
 	bool readable;             /* poll said so */
 	bool ended;                /* the source has no more */
 	bool done;                 /* and the sink has been told */
-	struct command *writer;    /* whose output the source is, or NULL */
-	struct command *reader;    /* whose input, in plaintext, the sink is, or NULL */
+	struct launcher *writer;   /* whose output the source is, or NULL */
+	struct launcher *reader;   /* whose input, in plaintext, the sink is, or NULL */
 	uint64_t *count;           /* plaintext bytes */
 };
 
@@ -182,7 +182,7 @@ static int step(struct direction *d, struct outcome *outcome)
 		return -1;
 	if (d->out_end == 0 && d->ended) {
 		if (d->writer != NULL && d->from->in.hung_up &&
-		    command_failed(d->writer, outcome)) {
+		    launcher_failed(d->writer, outcome)) {
 			settle(d->to);
 			return -1;
 		}
@@ -414,8 +414,8 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->sealing = (i == 0) == relay->near_is_plain;
 		d->packets = d->sealing ? relay->seal : relay->open;
 		d->count = i == 0 ? &relay->report->bytes_in : &relay->report->bytes_out;
-		d->reader = i == 0 && !relay->near_is_plain ? relay->command : NULL;
-		d->writer = i == 1 ? relay->command : NULL;
+		d->reader = i == 0 && !relay->near_is_plain ? relay->launcher : NULL;
+		d->writer = i == 1 ? relay->launcher : NULL;
 		d->batch = BATCH_FIRST;
 		d->in = mmap(NULL, 2 * WIRE_SIZE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "command.h"
+#include "launcher.h"
 #include "outcome.h"
 #include "packet.h"
 #include "report.h"
@@ -17,9 +17,9 @@ struct relay {
 	struct packet_state *seal, *open;
 	const uint8_t *header; /* plaintext to go ahead of what the near side sends, or NULL */
 	size_t header_size;
-	struct command *command; /* whose stdin and stdout the far side is, or NULL */
-	int64_t idle, linger;    /* nanoseconds, 0: no limit; as in the man page */
-	struct report *report;   /* counts, progress */
+	struct launcher *launcher; /* whose stdin and stdout the far side is, or NULL */
+	int64_t idle, linger;      /* nanoseconds, 0: no limit; as in the man page */
+	struct report *report;     /* counts, progress */
 };
 
 /* Seconds: to deliver what is in hand when a signal ends us, and for a peer to end when nobody is

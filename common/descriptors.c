@@ -1,4 +1,4 @@
-#include "near.h"
+#include "descriptors.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static long passed_descriptors(void)
 	return count;
 }
 
-int near_check(int fd, bool writing, const char *side, struct outcome *outcome)
+int descriptors_check(int fd, bool writing, const char *side, struct outcome *outcome)
 {
 	int mode = fcntl(fd, F_GETFL) & O_ACCMODE;
 	int value = 0;
@@ -61,7 +61,7 @@ static bool is_stderr(int fd, bool by_pipe)
 	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
-void near_find(struct near *near, bool is_wire)
+void descriptors_find(struct descriptors *found, bool is_wire)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
@@ -69,29 +69,30 @@ void near_find(struct near *near, bool is_wire)
 	struct stat st;
 	bool by_pipe;
 
-	*near = (struct near){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
-	near->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
+	*found = (struct descriptors){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
+	found->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) != -1)
 			continue;
 		if (fd != STDERR_FILENO && passed == 0)
-			fail(&near->wrong, EX_USAGE, "descriptor %d, the near side, is not open",
+			fail(&found->wrong, EX_USAGE, "descriptor %d, the near side, is not open",
 			    fd);
 		open("/dev/null", O_RDWR);
 	}
 	if (passed > 1)
-		fail(&near->wrong, EX_USAGE,
+		fail(&found->wrong, EX_USAGE,
 		    "%ld descriptors were passed by LISTEN_FDS, and one "
 		    "connection is what we serve",
 		    passed);
 	else if (passed == 1)
-		near->in = near->out = LISTEN_FDS_START;
-	if (near->wrong.status == 0 && near_check(near->in, false, "near side", &near->wrong) == 0)
-		near_check(near->out, true, "near side", &near->wrong);
+		found->in = found->out = LISTEN_FDS_START;
+	if (found->wrong.status == 0 &&
+	    descriptors_check(found->in, false, "near side", &found->wrong) == 0)
+		descriptors_check(found->out, true, "near side", &found->wrong);
 	/* With pipes the wire has to come and go by one, as from ncat -e: `2>&1 |` alone is no peer. */
-	by_pipe = is_wire && fstat(near->in, &st) == 0 &&
+	by_pipe = is_wire && fstat(found->in, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
-	near->is_stderr = is_stderr(near->in, by_pipe) || is_stderr(near->out, by_pipe);
-	near->is_network = getsockname(near->in, (struct sockaddr *)&address, &size) == 0 &&
+	found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);
+	found->is_network = getsockname(found->in, (struct sockaddr *)&address, &size) == 0 &&
 	    address.ss_family != AF_UNIX;
 }

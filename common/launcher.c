@@ -1,4 +1,4 @@
-#include "command.h"
+#include "launcher.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #define LAUNCHER_CONTROL 3
 
 /* Runs in the child. It knows no secret: those are in memory that fork wipes. */
-static void launcher(int far, int control, char *const *argv, const struct keyring *ring,
-    bool quiet, pid_t parent)
+static void run(int far, int control, char *const *argv, const struct keyring *ring, bool quiet,
+    pid_t parent)
 {
 	uint32_t key;
 
@@ -45,7 +45,7 @@ static void launcher(int far, int control, char *const *argv, const struct keyri
 	_exit(127);
 }
 
-int command_prepare(struct command *command, char *const *argv, const struct keyring *ring,
+int launcher_prepare(struct launcher *launcher, char *const *argv, const struct keyring *ring,
     bool quiet, struct outcome *outcome)
 {
 	int control[2], far[2];
@@ -55,40 +55,40 @@ int command_prepare(struct command *command, char *const *argv, const struct key
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
 		return fail(outcome, EX_OSERR, "no descriptors for the command: %s",
 		    strerror(errno));
-	command->pid = fork();
-	if (command->pid == -1) {
-		command->pid = 0;
+	launcher->pid = fork();
+	if (launcher->pid == -1) {
+		launcher->pid = 0;
 		return fail(outcome, EX_OSERR, "cannot fork for the command: %s", strerror(errno));
 	}
-	if (command->pid == 0)
-		launcher(far[1], control[1], argv, ring, quiet, parent);
-	setpgid(command->pid, command->pid); /* whoever of the two comes first */
+	if (launcher->pid == 0)
+		run(far[1], control[1], argv, ring, quiet, parent);
+	setpgid(launcher->pid, launcher->pid); /* whoever of the two comes first */
 	close(control[1]);
 	close(far[1]);
-	command->control = control[0];
-	command->socket = far[0];
+	launcher->control = control[0];
+	launcher->socket = far[0];
 	return 0;
 }
 
-int command_start(struct command *command, size_t key, const char *name, struct outcome *outcome)
+int launcher_start(struct launcher *launcher, size_t key, const char *name, struct outcome *outcome)
 {
 	uint32_t index = (uint32_t)key;
 	int error;
 	ssize_t got;
 
-	command->name = name;
-	if (write(command->control, &index, sizeof(index)) != sizeof(index))
+	launcher->name = name;
+	if (write(launcher->control, &index, sizeof(index)) != sizeof(index))
 		return fail(outcome, EX_OSERR, "the launcher of the command is gone: %s",
 		    strerror(errno));
-	while ((got = read(command->control, &error, sizeof(error))) == -1 && errno == EINTR)
+	while ((got = read(launcher->control, &error, sizeof(error))) == -1 && errno == EINTR)
 		;
 	if (got == sizeof(error))
-		return fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s", command->name,
-		    strerror(error));
+		return fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s",
+		    launcher->name, strerror(error));
 	return 0;
 }
 
-int command_receive_socket(struct command *command, int64_t deadline, struct outcome *outcome)
+int launcher_receive_socket(struct launcher *launcher, int64_t deadline, struct outcome *outcome)
 {
 	union {
 		struct cmsghdr header;
@@ -100,13 +100,13 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 		.msg_iovlen = 1,
 		.msg_control = &control,
 		.msg_controllen = sizeof(control) };
-	struct pollfd ready = { .fd = command->socket, .events = POLLIN };
+	struct pollfd ready = { .fd = launcher->socket, .events = POLLIN };
 	struct cmsghdr *passed;
 	struct sockaddr_storage address;
 	socklen_t size = sizeof(address), type_size = sizeof(int);
 	int fd = -1, type;
 
-	while (recvmsg(command->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
+	while (recvmsg(launcher->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
 		if (signal_stop)
 			return fail_signal(outcome, signal_stop,
 			    " while the command was connecting");
@@ -116,22 +116,22 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
 			return fail(outcome, EX_TEMPFAIL,
 			    "the command %s handed back no socket "
 			    "in time",
-			    command->name);
+			    launcher->name);
 	}
 	passed = CMSG_FIRSTHDR(&message);
 	if (passed != NULL && passed->cmsg_level == SOL_SOCKET && passed->cmsg_type == SCM_RIGHTS &&
 	    passed->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(&fd, CMSG_DATA(passed), sizeof(fd));
-	close(command->socket);
-	command->socket = -1;
-	if (command_finish(command, deadline, outcome) != 0)
+	close(launcher->socket);
+	launcher->socket = -1;
+	if (launcher_finish(launcher, deadline, outcome) != 0)
 		return -1;
 	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE,
 		    "the command %s handed back no connected "
 		    "stream socket: -p needs one that does, as nc -F",
-		    command->name);
+		    launcher->name);
 	return fd;
 }
 
@@ -139,14 +139,14 @@ int command_receive_socket(struct command *command, int64_t deadline, struct out
  * Kill the command, wherever it has gone, and what is left of its group. Returns its status as
  * wait(2) gives it.
  */
-static int reap(struct command *command)
+static int reap(struct launcher *launcher)
 {
 	int status = 0;
 
-	kill(-command->pid, SIGKILL);
-	kill(command->pid, SIGKILL);
-	waitpid(command->pid, &status, 0);
-	command->pid = 0;
+	kill(-launcher->pid, SIGKILL);
+	kill(launcher->pid, SIGKILL);
+	waitpid(launcher->pid, &status, 0);
+	launcher->pid = 0;
 	return status;
 }
 
@@ -154,11 +154,11 @@ static int reap(struct command *command)
  * Wait until the command has ended, or `deadline`. It is not reaped, so that its group's number
  * stays ours until the group is killed. Returns whether it has.
  */
-static bool await_end(const struct command *command, int64_t deadline, siginfo_t *info)
+static bool await_end(const struct launcher *launcher, int64_t deadline, siginfo_t *info)
 {
 	for (;;) {
 		info->si_pid = 0;
-		if (waitid(P_PID, (id_t)command->pid, info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+		if (waitid(P_PID, (id_t)launcher->pid, info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
 		    info->si_pid != 0)
 			return true;
 		/* After SIGHUP there is time to end in peace. */
@@ -167,43 +167,43 @@ static bool await_end(const struct command *command, int64_t deadline, siginfo_t
 	}
 }
 
-bool command_failed(struct command *command, struct outcome *outcome)
+bool launcher_failed(struct launcher *launcher, struct outcome *outcome)
 {
 	siginfo_t info;
 
-	return await_end(command, time_now() + SECOND / 10, &info) &&
-	    command_finish(command, 0, outcome) != 0;
+	return await_end(launcher, time_now() + SECOND / 10, &info) &&
+	    launcher_finish(launcher, 0, outcome) != 0;
 }
 
-int command_finish(struct command *command, int64_t deadline, struct outcome *outcome)
+int launcher_finish(struct launcher *launcher, int64_t deadline, struct outcome *outcome)
 {
 	siginfo_t info;
 	int status;
 
-	if (command->pid == 0)
+	if (launcher->pid == 0)
 		return 0;
-	if (!await_end(command, deadline, &info)) {
-		command_kill(command);
+	if (!await_end(launcher, deadline, &info)) {
+		launcher_kill(launcher);
 		if (signal_stop)
 			return fail_signal(outcome, signal_stop, " while the command was ending");
 		return fail(outcome, EX_UNAVAILABLE, "the command %s did not exit and was killed",
-		    command->name);
+		    launcher->name);
 	}
-	status = reap(command);
+	status = reap(launcher);
 	if (WIFSIGNALED(status))
 		return fail(outcome, EX_UNAVAILABLE, "the command %s was killed by signal %d (%s)",
-		    command->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+		    launcher->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	if (WEXITSTATUS(status) != 0)
 		return fail(outcome, EX_UNAVAILABLE, "the command %s exited with status %d",
-		    command->name, WEXITSTATUS(status));
+		    launcher->name, WEXITSTATUS(status));
 	return 0;
 }
 
-void command_kill(struct command *command)
+void launcher_kill(struct launcher *launcher)
 {
-	if (command->pid == 0)
+	if (launcher->pid == 0)
 		return;
 	/* Stopped first, so that none of them runs on to see another's end as its end of input. */
-	kill(-command->pid, SIGSTOP);
-	reap(command);
+	kill(-launcher->pid, SIGSTOP);
+	reap(launcher);
 }
