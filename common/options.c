@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "packet.h"
+#include "parse.h"
 #include "wait.h"
 
 #define TIMEOUT_DEFAULT (5 * SECOND)
-#define SECONDS_MOST 1000000000.0
 
 enum { OPTION_LINGER = 256, OPTION_SANDBOX, OPTION_VERBOSE, OPTION_END };
 
@@ -85,18 +85,6 @@ static void show(int option, enum role role)
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: %s; sandbox: %s)\n",
 	    role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend(), systemd_built,
 	    sandbox_built);
-}
-
-/* A positive decimal number of seconds, fractions allowed. Returns nanoseconds, or -1. */
-static int64_t parse_seconds(const char *text)
-{
-	char *end;
-	double value = strtod(text, &end);
-
-	if (strspn(text, "0123456789.") != strlen(text) || *end != '\0' || value > SECONDS_MOST ||
-	    value * SECOND < 1)
-		return -1;
-	return (int64_t)(value * SECOND);
 }
 
 /* Take one option. Returns NULL, or what is wrong with its value. */
