@@ -8,10 +8,15 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "parse.h"
+
+#define DIGITS "0123456789"
+#define NAME_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" DIGITS "_.-"
+
 static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff }; /* ::ffff:0:0/96 */
 
-/* Finish an address whose family and ip are set: unmap IPv4, write the text. */
-static void settle(struct address *address)
+/* Normalize an address whose family and ip are set, and fill in its text. */
+static void set_text(struct address *address)
 {
 	if (address->family == AF_INET6 && memcmp(address->ip, mapped, sizeof(mapped)) == 0) {
 		address->family = AF_INET;
@@ -34,12 +39,12 @@ static void from_socket(struct address *address, const struct sockaddr_storage *
 	case AF_INET:
 		memcpy(address->ip, &in->sin_addr, 4);
 		address->port = ntohs(in->sin_port);
-		settle(address);
+		set_text(address);
 		break;
 	case AF_INET6:
 		memcpy(address->ip, &in6->sin6_addr, 16);
 		address->port = ntohs(in6->sin6_port);
-		settle(address);
+		set_text(address);
 		break;
 	case AF_VSOCK:
 		snprintf(address->text, sizeof(address->text), "vsock:%u", vm->svm_cid);
@@ -81,11 +86,145 @@ int address_parse(struct address *address, const char *text)
 		address->family = AF_INET6;
 	else
 		return -1;
-	settle(address);
+	set_text(address);
 	return 0;
 }
 
-/* An address and port from two variables. Returns 0, or -1 with nothing set if they hold none. */
+static bool only(const char *text, const char *allowed)
+{
+	return *text != '\0' && text[strspn(text, allowed)] == '\0';
+}
+
+static bool is_ip(int family, const char *text)
+{
+	uint8_t binary[16];
+
+	return inet_pton(family, text, binary) == 1;
+}
+
+/* A DNS name. One that ends in a number, such as 127.0.0.300, is a misspelt address. */
+static bool is_name(const char *text)
+{
+	const char *dot = strrchr(text, '.');
+
+	return strlen(text) <= 253 && only(text, NAME_CHARS) && *text != '-' && *text != '.' &&
+	    !only(dot != NULL ? dot + 1 : text, DIGITS);
+}
+
+/* The host of [host]:port: an IP address, IPv6 with or without %zone. */
+static const char *check_bracketed(char *host)
+{
+	char *zone = strchr(host, '%');
+	bool valid;
+
+	if (zone == NULL)
+		return is_ip(AF_INET6, host) || is_ip(AF_INET, host)
+		    ? NULL
+		    : "what is in the brackets is not an IP address";
+	*zone = '\0';
+	valid = is_ip(AF_INET6, host);
+	*zone++ = '%';
+	if (!valid)
+		return "what is in the brackets is not an IPv6 address";
+	if (!only(zone, NAME_CHARS) || strlen(zone) > 15)
+		return "what follows % is not the name of a network interface";
+	return NULL;
+}
+
+static const char *split_vsock(struct address_text *address, char *text, bool host_optional)
+{
+	char *colon = strchr(text, ':');
+	uint64_t number;
+
+	address->kind = ADDRESS_VSOCK;
+	address->host = text;
+	if (colon != NULL)
+		*colon++ = '\0';
+	address->port = colon;
+	if (colon == NULL || !parse_number(colon, 0, UINT32_MAX - 1, &number) ||
+	    !(parse_number(text, 0, UINT32_MAX, &number) || (host_optional && *text == '\0')))
+		return "vsock takes two numbers: vsock:CID:port";
+	return NULL;
+}
+
+static const char *split_tcp(struct address_text *address, char *text, uint64_t least_port)
+{
+	char *colon = strrchr(text, ':');
+	const char *problem;
+	uint64_t number;
+
+	address->kind = ADDRESS_TCP;
+	address->host = text;
+	if (*text == '[') {
+		address->host = ++text;
+		address->numeric = true;
+		colon = strchr(text, ']');
+		if (colon == NULL || colon[1] != ':')
+			return "not [address]:port";
+		*colon++ = '\0';
+		problem = check_bracketed(text);
+		if (problem != NULL)
+			return problem;
+	}
+	if (colon == NULL)
+		return "not host:port, [address]:port, /path or vsock:CID:port";
+	*colon++ = '\0';
+	address->port = colon;
+	if (!address->numeric) {
+		address->numeric = is_ip(AF_INET, text);
+		if (strchr(text, ':') != NULL)
+			return "an IPv6 address needs brackets: [address]:port";
+		if (!address->numeric && !is_name(text))
+			return "not a host's name or address";
+	}
+	if (!parse_number(colon, least_port, 65535, &number))
+		return "the port must be a number from 1 to 65535";
+	return NULL;
+}
+
+const char *address_split(struct address_text *address, char *text, bool host_optional)
+{
+	memset(address, 0, sizeof(*address));
+	if (*text == '/') {
+		address->kind = ADDRESS_UNIX;
+		address->path = text;
+		return strlen(text) < UNIX_PATH_SIZE ? NULL
+						     : "the path is too long for a UNIX socket";
+	}
+	if (strncmp(text, "vsock:", 6) == 0)
+		return split_vsock(address, text + 6, host_optional);
+	if (host_optional && strspn(text, DIGITS) == strlen(text)) {
+		uint64_t number;
+
+		address->host = "";
+		address->port = text;
+		return parse_number(text, 1, 65535, &number)
+		    ? NULL
+		    : "the port must be a number from 1 to 65535";
+	}
+	return split_tcp(address, text, 1);
+}
+
+const char *address_split_local(struct address_text *address, char *text)
+{
+	struct address bare;
+	const char *problem;
+
+	memset(address, 0, sizeof(*address));
+	if (address_parse(&bare, text) == 0) {
+		if (*text == '[')
+			*strchr(++text, ']') = '\0';
+		address->kind = ADDRESS_TCP;
+		address->host = text;
+		address->port = "0";
+		address->numeric = true;
+		return NULL;
+	}
+	problem = split_tcp(address, text, 0);
+	return problem == NULL && !address->numeric ? "must be a numeric address" : problem;
+}
+
+/* Read an address and its port from two variables. Returns 0, or -1 if `name` holds no address. */
 static int from_variables(struct address *address, const char *name, const char *port_name)
 {
 	const char *text = name == NULL ? NULL : getenv(name);
@@ -103,7 +242,7 @@ static int from_variables(struct address *address, const char *name, const char 
 
 static void from_environment(struct peer *peer)
 {
-	/* The remote address and port, then the local ones if they are told. */
+	/* The remote address and port, then the local ones where there are any. */
 	static const char *const names[][4] = {
 		{ "REMOTE_ADDR", "REMOTE_PORT" },
 		{ "TCPREMOTEIP", "TCPREMOTEPORT", "TCPLOCALIP", "TCPLOCALPORT" },
@@ -130,7 +269,7 @@ void peer_learn(struct peer *peer, int fd)
 	size = sizeof(from);
 	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
 		from_socket(&peer->local, &from, size);
-	/* socat's own socketpair is not the connection: what it knows of that is in the environment. */
+	/* socat hands us a socketpair of its own; the connection's addresses are in the environment. */
 	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
 		from_environment(peer);
 }

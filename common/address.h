@@ -1,13 +1,14 @@
 #ifndef SPIPE_ADDRESS_H
 #define SPIPE_ADDRESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
 #define UNIX_PATH_SIZE 108 /* sun_path */
 
-/* Where one end of the near connection is. */
+/* One end of a connection. */
 struct address {
 	sa_family_t family;           /* AF_INET, AF_INET6, AF_UNIX, AF_VSOCK; AF_UNSPEC: unknown */
 	uint8_t ip[16];               /* network order: 4 bytes for AF_INET, 16 for AF_INET6 */
@@ -16,20 +17,43 @@ struct address {
 	char text[UNIX_PATH_SIZE];    /* printable: numeric address, CID or path; "" if unknown */
 };
 
-/* Who is at the other end of the near side, and where it reached us. */
+/* Both ends of the near connection: who has connected, and to which of our addresses. */
 struct peer {
 	struct address remote, local;
 };
 
+/* An address that was given as text, taken apart. */
+struct address_text {
+	enum { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_VSOCK } kind;
+	const char
+	    *host; /* TCP: a name or address, without brackets; VSOCK: the CID; "": not given */
+	const char *port; /* TCP, VSOCK: a number */
+	const char *path; /* UNIX: absolute, and short enough for sun_path */
+	bool numeric;     /* TCP: host is an IP address */
+};
+
 /*
- * Learn both from the socket `fd`; where it is none, or a nameless UNIX one, from what
- * supervisors put in the environment: REMOTE_ADDR and REMOTE_PORT (systemd), TCPREMOTEIP and
- * TCPREMOTEPORT (UCSPI), REMOTE_HOST (xinetd), SOCAT_PEERADDR and SOCAT_PEERPORT.
+ * Fill in both ends from the socket `fd`. If it is not a socket, or a UNIX socket without a name,
+ * use what supervisors put in the environment: REMOTE_ADDR and REMOTE_PORT (systemd), TCPREMOTEIP
+ * and TCPREMOTEPORT (UCSPI), REMOTE_HOST (xinetd), SOCAT_PEERADDR and SOCAT_PEERPORT.
  */
 void peer_learn(struct peer *, int fd);
 
-/* Parse a numeric IPv4 or IPv6 address, [bracketed] or not. Returns 0, or -1 if it is none. */
+/* Parse a numeric IPv4 or IPv6 address, in brackets or not. Returns 0, or -1 if it is not one. */
 int address_parse(struct address *, const char *text);
+
+/*
+ * Take apart, in place: `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`, `[1.2.3.4]:port`,
+ * `/path`, `vsock:CID:port`. With `host_optional` also `port` and `vsock::port`, where host is "".
+ * The parts point into `text`. Returns NULL, or what is wrong with it.
+ */
+const char *address_split(struct address_text *, char *text, bool host_optional);
+
+/*
+ * The same for the local address of a connection to be made: an IP address, in brackets or not, with
+ * or without a port. The port is "0" where none is given, and may be given as 0.
+ */
+const char *address_split_local(struct address_text *, char *text);
 
 /* Write `addr:port`, `[v6]:port`, a path, or "-" into `text` of `size` bytes, 128 is enough. */
 void address_format(const struct address *, char *text, size_t size);

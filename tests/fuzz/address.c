@@ -1,10 +1,11 @@
 /*
- * Addresses as text, and the environment that supervisors leave. Input: ten strings, each ended by a NUL: one
- * to parse, eight for the variables, and the name of a UNIX socket.
+ * Addresses as text, and the environment that supervisors leave. Input: strings, each ended by a NUL: one
+ * to parse in every way there is, seven for the variables, and the name of a UNIX socket.
  */
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <stddef.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -44,6 +45,57 @@ static void check_exported(const char *name, const char *value)
 	CHECK(value[0] == '\0' ? found == NULL : found != NULL && strcmp(found, value) == 0);
 }
 
+static bool is_number(const char *text, unsigned long least, unsigned long most)
+{
+	unsigned long number = strtoul(text, NULL, 10);
+
+	return text[0] != '\0' && strspn(text, "0123456789") == strlen(text) && number >= least &&
+	    number <= most;
+}
+
+static void check_split(const struct address_text *a, bool host_optional, unsigned long least_port)
+{
+	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+		.ai_socktype = SOCK_STREAM };
+	struct addrinfo *found;
+
+	if (a->kind == ADDRESS_UNIX) {
+		CHECK(a->path[0] == '/' && strlen(a->path) < 108);
+		return;
+	}
+	CHECK(a->host[0] != '\0' || host_optional);
+	if (a->kind == ADDRESS_VSOCK) {
+		CHECK(a->host[0] == '\0' || is_number(a->host, 0, UINT32_MAX));
+		CHECK(is_number(a->port, 0, UINT32_MAX - 1));
+		return;
+	}
+	CHECK(is_number(a->port, least_port, 65535));
+	for (const char *c = a->host; *c != '\0'; c++)
+		CHECK(*c > ' ' && *c < 127 && strchr("[]/\"\\$", *c) == NULL);
+	if (a->numeric && strchr(a->host, '%') == NULL) {
+		CHECK(getaddrinfo(a->host, a->port, &hints, &found) == 0);
+		freeaddrinfo(found);
+	}
+}
+
+/* In place: on a copy each time. */
+static void split(const char *text)
+{
+	struct address_text a;
+	char copy[512];
+
+	for (int host_optional = 0; host_optional < 2; host_optional++) {
+		strcpy(copy, text);
+		if (address_split(&a, copy, host_optional) == NULL)
+			check_split(&a, host_optional, 1);
+	}
+	strcpy(copy, text);
+	if (address_split_local(&a, copy) == NULL) {
+		CHECK(a.kind == ADDRESS_TCP && a.numeric);
+		check_split(&a, false, 0);
+	}
+}
+
 static void learn(int fd)
 {
 	struct peer peer;
@@ -67,6 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int fd, mine;
 
 	take_text(&in, text, sizeof(text));
+	split(text);
 	if (address_parse(&a, text) == 0)
 		check(&a);
 	else
