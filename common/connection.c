@@ -11,6 +11,7 @@
 #include "proxy.h"
 #include "relay.h"
 #include "sandbox.h"
+#include "secret.h"
 #include "wait.h"
 
 int connection_open(struct connection *c, enum role role, int argc, char **argv)

@@ -6,6 +6,8 @@
 #include <openssl/bn.h>
 #include <openssl/crypto.h>
 
+#include "secret.h"
+
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size)
 {
 	uint8_t pad[SHA256_CBLOCK];
@@ -107,9 +109,4 @@ enum dh_kind dh_classify(const uint8_t y[static DH_SIZE])
 int random_bytes(void *out, size_t size)
 {
 	return getentropy(out, size);
-}
-
-void wipe(void *p, size_t size)
-{
-	OPENSSL_cleanse(p, size);
 }

@@ -52,7 +52,4 @@ enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
 /* Fill `out`, at most 256 bytes, from the kernel's generator. Returns 0, or -1 with errno set. */
 int random_bytes(void *out, size_t size);
 
-/* Overwrite `size` bytes at p in a way the compiler keeps. */
-void wipe(void *p, size_t size);
-
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "secret.h"
 #include "wait.h"
 
 void handshake_derive_dhmac(struct handshake *h)

@@ -8,26 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "crypto.h"
 #include "report.h"
+#include "secret.h"
 #include "wait.h"
-
-void *secret_alloc(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	madvise(p, size, MADV_DONTDUMP);
-	madvise(p, size, MADV_WIPEONFORK);
-	mlock(p, size);
-	return p;
-}
 
 void secret_guard(void *p, size_t size)
 {
@@ -35,31 +22,6 @@ void secret_guard(void *p, size_t size)
 
 	if (p != NULL)
 		madvise((char *)p - before, before + size, MADV_DONTDUMP);
-}
-
-void secret_free(void *p, size_t size)
-{
-	if (p == NULL)
-		return;
-	wipe(p, size);
-	munmap(p, size);
-}
-
-static struct rlimit core_limit;
-
-void secret_harden(void)
-{
-	struct rlimit none;
-
-	getrlimit(RLIMIT_CORE, &core_limit);
-	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = core_limit.rlim_max };
-	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0);
-}
-
-void secret_unharden(void)
-{
-	setrlimit(RLIMIT_CORE, &core_limit);
 }
 
 char *const *keyring_command(const struct keyring *ring, size_t key, char *const *usual)

@@ -13,23 +13,8 @@ struct report;
 #define KEY_SIZE 32       /* K = SHA256(key file), as spiped */
 #define KEY_FILE_LEAST 32 /* bytes a key file must have */
 
-/*
- * Memory for secrets: zeroed, out of core dumps and forked children, locked out of swap as far
- * as the limits go. NULL with errno set on failure.
- */
-void *secret_alloc(size_t size);
-
 /* Keep memory that libcrypto has its secrets in out of core dumps. NULL is harmless. */
 void secret_guard(void *, size_t size);
-
-/* Wipe and give back; harmless on NULL. */
-void secret_free(void *, size_t size);
-
-/* No core dumps of this process, and no tracing by others of the same user. */
-void secret_harden(void);
-
-/* In a child that has no secrets, before it becomes another program: core dumps as they were. */
-void secret_unharden(void);
 
 /* The keys a program was given. Names and rules are no secrets; the hashes are. */
 struct key {

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "secret.h"
 #include "wait.h"
 
 #define LAUNCHER_CONTROL 3

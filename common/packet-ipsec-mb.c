@@ -8,6 +8,7 @@
 #include <intel-ipsec-mb.h>
 
 #include "packet-bulk.h"
+#include "secret.h"
 
 /* One direction's keys, in the form the library reads. */
 struct bulk {

@@ -6,6 +6,7 @@
 #include "keys.h"
 #include "packet.h"
 #include "packet-bulk.h"
+#include "secret.h"
 
 #include <openssl/evp.h>
 

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "handshake.h"
+#include "secret.h"
 
 #define CASES 4
 #define TOO_MUCH 4.5
