@@ -124,7 +124,7 @@ int connection_meet_server(struct connection *c)
 	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0)
 		return 0;
 	/* A connection that never was: if the command says so itself, believe it. */
-	if (c->outcome.status == EX_NOPERM && !h->met && c->launcher.pid != 0 &&
+	if (c->outcome.status == EX_NOPERM && !h->nonce_received && c->launcher.pid != 0 &&
 	    launcher_finish(&c->launcher, c->deadline, &c->outcome) == 0)
 		fail(&c->outcome, EX_NOPERM,
 		    "the server closed the connection before the handshake: "
@@ -136,20 +136,19 @@ int connection_meet_server(struct connection *c)
 int connection_check_rules(struct connection *c)
 {
 	const struct rules *rules = c->ring.key[c->key].rules;
-	bool pfs = dh_classify(c->secrets->handshake.theirs) == DH_SOUND;
-
 	c->report.key = c->ring.key[c->key].name;
 	keyring_warn_twins(&c->ring, c->key, &c->report);
 	if (rules == NULL)
 		return 0;
-	return rules_check(rules, &c->peer.remote, pfs, time(NULL), &c->outcome);
+	return rules_check(rules, &c->peer.remote, c->secrets->handshake.forward_secret, time(NULL),
+	    &c->outcome);
 }
 
 int connection_relay(struct connection *c, enum role role)
 {
-	const uint8_t *client = c->secrets->handshake.keys, *server = client + 64;
-	const uint8_t *seal = role == ROLE_ENC ? client : server;
-	const uint8_t *open = role == ROLE_ENC ? server : client;
+	const struct stream_keys *keys = &c->secrets->handshake.keys;
+	struct packet_state *client = role == ROLE_ENC ? &c->secrets->seal : &c->secrets->open;
+	struct packet_state *server = role == ROLE_ENC ? &c->secrets->open : &c->secrets->seal;
 	uint8_t header[PROXY_HEADER_MOST];
 	struct relay relay = {
 		.near = &c->near,
@@ -164,8 +163,8 @@ int connection_relay(struct connection *c, enum role role)
 	};
 
 	c->report.key = c->ring.key[c->key].name;
-	if (packet_init(relay.seal, seal, seal + 32) != 0 ||
-	    packet_init(relay.open, open, open + 32) != 0)
+	if (packet_init(client, keys->E_C, keys->H_C) != 0 ||
+	    packet_init(server, keys->E_S, keys->H_S) != 0)
 		return fail(&c->outcome, EX_OSERR, "libcrypto has no AES-256, or no memory");
 	wipe(&c->secrets->handshake, sizeof(c->secrets->handshake));
 	keyring_wipe(&c->ring);

@@ -10,6 +10,7 @@
 #define HASH_SIZE 32 /* SHA-256 and HMAC-SHA256 output */
 #define DH_SIZE 256  /* an element of the 2048-bit MODP group 14, RFC 3526 */
 #define EXPONENT_SIZE 32
+#define CIPHER_KEY_SIZE 32 /* AES-256 */
 
 /* An HMAC-SHA256 key as the two hash states it leads to (RFC 2104, section 4). */
 struct hmac_key {

@@ -43,7 +43,7 @@ int handshake_derive_keys(struct handshake *h)
 		return -1;
 	memcpy(salt, h->nonces, sizeof(h->nonces));
 	memcpy(salt + sizeof(h->nonces), h->shared, DH_SIZE);
-	pbkdf2_once(&h->K, salt, sizeof(salt), h->keys, sizeof(h->keys));
+	pbkdf2_once(&h->K, salt, sizeof(salt), (uint8_t *)&h->keys, sizeof(h->keys));
 	wipe(salt, sizeof(salt));
 	return 0;
 }
@@ -83,7 +83,7 @@ static int lost(const struct handshake *h, struct outcome *outcome)
 		    "the handshake did not finish in time: no "
 		    "(full) answer from the %s",
 		    h->peer);
-	if (!h->met)
+	if (!h->nonce_received)
 		return fail(outcome, EX_NOPERM,
 		    "the %s closed the connection before the handshake: "
 		    "it is not spiped, or in trouble of its own",
@@ -100,7 +100,7 @@ static int no_memory(struct outcome *outcome)
 }
 
 /* Judge the peer's y, whose MAC was right. */
-static int check_value(const struct handshake *h, struct outcome *outcome)
+static int check_value(struct handshake *h, struct outcome *outcome)
 {
 	enum dh_kind kind = dh_classify(h->theirs);
 
@@ -109,7 +109,8 @@ static int check_value(const struct handshake *h, struct outcome *outcome)
 		    "the %s sent a number outside the group: it is "
 		    "not spiped",
 		    h->peer);
-	if (kind == DH_GUESSABLE && h->require_pfs)
+	h->forward_secret = h->pfs && kind == DH_SOUND;
+	if (h->require_pfs && !h->forward_secret)
 		return fail(outcome, EX_NOPERM,
 		    "the %s offers no forward secrecy, and it is "
 		    "required here",
@@ -127,7 +128,7 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t 
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
 		return lost(h, outcome);
-	h->met = true;
+	h->nonce_received = true;
 	return 0;
 }
 

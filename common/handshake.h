@@ -10,7 +10,15 @@
 
 #define NONCE_SIZE 32
 #define PROOF_SIZE (DH_SIZE + HASH_SIZE) /* y || HMAC(dhmac, y) */
-#define STREAM_KEYS_SIZE 128             /* E_C || H_C || E_S || H_S */
+
+/*
+ * What the relay needs of a handshake: E is a key for packet encryption, H one for packet HMACs;
+ * C those of the packets that the client sends, S the server's. In this order they are derived.
+ */
+struct stream_keys {
+	uint8_t E_C[CIPHER_KEY_SIZE], H_C[HASH_SIZE];
+	uint8_t E_S[CIPHER_KEY_SIZE], H_S[HASH_SIZE];
+};
 
 /* One handshake's secrets and state. Lives in secret memory; the caller wipes it when done. */
 struct handshake {
@@ -20,11 +28,12 @@ struct handshake {
 	uint8_t x[EXPONENT_SIZE];
 	uint8_t ours[PROOF_SIZE], theirs[PROOF_SIZE];
 	uint8_t shared[DH_SIZE]; /* y_SC */
-	uint8_t keys[STREAM_KEYS_SIZE];
-	const char *peer; /* "server" or "client", for messages */
-	bool met;         /* the peer's nonce has come */
-	bool pfs;         /* false: send y = 1 */
-	bool require_pfs; /* refuse a peer whose y is guessable */
+	struct stream_keys keys;
+	const char *peer;    /* "server" or "client", for messages */
+	bool nonce_received; /* the peer's */
+	bool pfs;            /* false: send y = 1 */
+	bool require_pfs;    /* refuse a peer without forward secrecy */
+	bool forward_secret; /* neither y is guessable; known once the peer has proved its key */
 };
 
 /* What both ends compute, from the design of spiped (DESIGN.md there): pure functions of h. */

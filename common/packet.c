@@ -22,7 +22,8 @@
 #define BULK_AFTER 512 /* packets in such batches before it is started */
 #define BULK_LEAST 6   /* fewer at once are quicker without it */
 
-int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_t H[static 32])
+int packet_init(struct packet_state *s, const uint8_t E[static CIPHER_KEY_SIZE],
+    const uint8_t H[static HASH_SIZE])
 {
 	static const EVP_CIPHER *ctr;
 
@@ -45,9 +46,9 @@ int packet_init(struct packet_state *s, const uint8_t E[static 32], const uint8_
 	}
 	secret_guard(EVP_CIPHER_CTX_get_cipher_data(s->cipher),
 	    (size_t)EVP_CIPHER_impl_ctx_size(ctr));
-	hmac_key_set(&s->mac, H, 32);
+	hmac_key_set(&s->mac, H, HASH_SIZE);
 	if (BULK_BUILT)
-		memcpy(s->key, E, 32);
+		memcpy(s->key, E, CIPHER_KEY_SIZE);
 	else
 		s->bulky = -1;
 	return 0;

@@ -17,15 +17,16 @@ struct packet_state {
 	struct evp_cipher_ctx_st *cipher; /* libcrypto's */
 	uint64_t number;                  /* of the next packet */
 	struct bulk *bulk;                /* the bulk backend's, once traffic has turned bulk */
-	int bulky;       /* packets seen in big batches so far; -1: the bulk backend is out */
-	uint8_t key[32]; /* the AES key, kept for the bulk backend only */
+	int bulky; /* packets seen in big batches so far; -1: the bulk backend is out */
+	uint8_t key[CIPHER_KEY_SIZE]; /* the AES key, kept for the bulk backend only */
 };
 
 /*
- * Start a direction with its AES-256 key E and HMAC key H (32 bytes each), at packet 0.
+ * Start a direction at packet 0 with its keys for encryption (E) and HMACs (H).
  * Returns 0 or PACKET_SYSTEM.
  */
-int packet_init(struct packet_state *, const uint8_t E[static 32], const uint8_t H[static 32]);
+int packet_init(struct packet_state *, const uint8_t E[static CIPHER_KEY_SIZE],
+    const uint8_t H[static HASH_SIZE]);
 
 /*
  * Seal `size` bytes of data (at least 1) into consecutive packets at `wire`, which has room for

@@ -109,15 +109,14 @@ static bool within(const struct network *network, const struct address *client)
 	return rest == 0 || ((client->ip[whole] ^ network->base.ip[whole]) >> (8 - rest)) == 0;
 }
 
-int rules_check(const struct rules *rules, const struct address *client, bool pfs, time_t now,
-    struct outcome *outcome)
+int rules_check(const struct rules *rules, const struct address *client, bool forward_secret,
+    time_t now, struct outcome *outcome)
 {
 	if (rules->expires != 0 && now >= rules->expires)
 		return fail(outcome, EX_NOPERM, "the client's key has expired");
-	if (rules->require_pfs && !pfs)
+	if (rules->require_pfs && !forward_secret)
 		return fail(outcome, EX_NOPERM,
-		    "the client offers no forward secrecy, and its "
-		    "key requires it");
+		    "no forward secrecy (-f, here or at the client), and the client's key requires it");
 	if (rules->network_count == 0)
 		return 0;
 	for (size_t i = 0; i < rules->network_count; i++)

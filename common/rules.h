@@ -33,10 +33,10 @@ struct rules {
 int rules_parse(struct rules *, int *line, const char **problem);
 
 /*
- * Judge a client that has proved the key: 0, or -1 with the outcome (77) set. `pfs` says whether it
- * offers forward secrecy, `now` is the time of day.
+ * Judge a client that has proved the key: 0, or -1 with the outcome (77) set. `forward_secret` says
+ * whether the connection would be, `now` is the time of day.
  */
-int rules_check(const struct rules *, const struct address *client, bool pfs, time_t now,
+int rules_check(const struct rules *, const struct address *client, bool forward_secret, time_t now,
     struct outcome *);
 
 #endif

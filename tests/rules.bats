@@ -10,10 +10,12 @@ rules() {
 	printf '%s\n' "$@" >key.conf
 }
 
+server_options=()
+
 # holder OPTION...: run spipe-dec with ./key for a holder of it; OPTIONs are holder.py's.
 # shellcheck disable=SC2119,SC2120
 holder() {
-	"$HOLDER" "$@" key "$DEC" --verbose -k key -- sh -c 'echo ran'
+	"$HOLDER" "$@" key "$DEC" "${server_options[@]}" --verbose -k key -- sh -c 'echo ran'
 }
 
 # allowed OPTION...
@@ -108,6 +110,15 @@ day() {
 	[ -z "$(echo hello | timeout 10 spipe -f -t "127.0.0.1:$port" -k key 2>/dev/null)" ]
 	[ "$(echo hello | timeout 10 spipe -t "127.0.0.1:$port" -k key)" = hello ]
 	statuses dec 5 77 0
+}
+
+@test "require-pfs: refuses every holder when spipe-dec itself forgoes forward secrecy" {
+	rules 'require-pfs'
+	server_options=(-f)
+	refused 'forward secrecy'
+	refused 'forward secrecy' -f
+	rules '# nothing'
+	allowed
 }
 
 @test "from: IPv4 networks" {

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	h.pfs = (e.flags & FLAG_PFS) != 0;
 	h.require_pfs = (e.flags & FLAG_REQUIRE) != 0;
 	result = handshake_client(&h, &e.wire, exchange_keys[0], e.deadline, &outcome);
-	exchange_check(&e, result, true, &outcome);
+	exchange_check(&e, &h, result, true, &outcome);
 	if (result == 0)
 		exchange_check_keys(&e, &h, 0);
 	exchange_end(&e);

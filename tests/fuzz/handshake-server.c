@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	h.require_pfs = (e.flags & FLAG_REQUIRE) != 0;
 	result = handshake_server_meet(&h, &e.wire, (const uint8_t(*)[KEY_SIZE])exchange_keys, 3,
 	    &found, e.deadline, &outcome);
-	exchange_check(&e, result, false, &outcome);
+	exchange_check(&e, &h, result, false, &outcome);
 	/* Nothing that a key went into has left before the client proved it. */
 	CHECK(recv(e.mine, answer, sizeof(answer), MSG_DONTWAIT) == NONCE);
 	if (result == 0) {

@@ -88,16 +88,18 @@ static inline void exchange_begin(struct exchange *e, struct input *in, int half
 }
 
 /* Judge the result: what proves nothing is refused, what proves a key is not. */
-static inline void exchange_check(const struct exchange *e, int result, bool one_key,
-    const struct outcome *outcome)
+static inline void exchange_check(const struct exchange *e, const struct handshake *h, int result,
+    bool one_key, const struct outcome *outcome)
 {
 	bool proved = (e->flags & FLAG_PROVE) != 0 && e->flags / 64 < (one_key ? 1 : 3);
 	int kind = reference_kind(e->bytes + NONCE);
+	bool secret = (e->flags & FLAG_PFS) != 0 && kind == 0; /* forward secret */
 
 	if (result == 0) {
 		CHECK(outcome->status == 0);
 		CHECK(proved);
-		CHECK(kind == 0 || (kind == 1 && (e->flags & FLAG_REQUIRE) == 0));
+		CHECK(kind != 2 && h->forward_secret == secret);
+		CHECK(secret || (e->flags & FLAG_REQUIRE) == 0);
 		return;
 	}
 	CHECK(outcome->reason[0] != '\0' && outcome->signal == 0);
@@ -106,7 +108,7 @@ static inline void exchange_check(const struct exchange *e, int result, bool one
 	else
 		CHECK(outcome->status == 77);
 	if (proved)
-		CHECK(kind == 2 || (kind == 1 && (e->flags & FLAG_REQUIRE) != 0));
+		CHECK(kind == 2 || (!secret && (e->flags & FLAG_REQUIRE) != 0));
 }
 
 /* The keys of the stream, as they should be. */
@@ -121,7 +123,7 @@ static inline void exchange_check_keys(const struct exchange *e, const struct ha
 	else
 		salt[sizeof(salt) - 1] = 1;
 	reference_pbkdf2(exchange_keys[key], salt, sizeof(salt), keys, sizeof(keys));
-	CHECK(memcmp(keys, h->keys, sizeof(keys)) == 0);
+	CHECK(memcmp(keys, &h->keys, sizeof(h->keys)) == 0);
 }
 
 static inline void exchange_end(struct exchange *e)

@@ -128,7 +128,7 @@ static void check_end(const struct known *known, const uint8_t secret[KEY_SIZE],
 	check(known, server ? "yh_S" : "yh_C", h.ours, server ? YH_S : YH_C);
 	check(known, "y_SC", h.shared, Y_SC);
 	for (int i = 0; i < 4; i++)
-		check(known, fields[E_C + i].name, h.keys + 32 * i, E_C + i);
+		check(known, fields[E_C + i].name, (uint8_t *)&h.keys + 32 * i, E_C + i);
 }
 
 static void check_case(const struct known *known)
