@@ -11,7 +11,7 @@ ifeq ($(strip $(filter-out deps,$(MAKECMDGOALS))),demo)
 GROUPS ?= build demo
 endif
 deps:
-	tests/deps $(GROUPS)
+	tests/tools/deps $(GROUPS)
 .PHONY: deps again $(MAKECMDGOALS)
 else
 
@@ -123,7 +123,7 @@ endif
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
-# What tests/*.bats run of our own code.
+# What tests/suites/*.bats run of our own code.
 unit := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/unit/ctgrind.c,$(wildcard tests/unit/*.c)))
 
 check: all $(unit)
@@ -133,24 +133,24 @@ check-long: all $(unit)
 	BUILD=$(BUILD) tests/check-long
 
 demo: all
-	BUILD=$(BUILD) tests/demo
+	BUILD=$(BUILD) tests/tools/demo
 
 # With names of groups: make deps GROUPS="build check lint bench fuzz"
 deps:
-	tests/deps $(GROUPS)
+	tests/tools/deps $(GROUPS)
 
 bench: all
 	$(MAKE) BUILD=$(BUILD)-static STATIC=yes WITH_SYSTEMD=no
 	BUILD=$(BUILD) BENCH=$(BENCH) tests/bench/run
 
 lint:
-	tests/lint
+	tests/tools/lint
 
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run
 
 coverage:
-	tests/coverage
+	tests/tools/coverage
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'

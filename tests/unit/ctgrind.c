@@ -1,6 +1,6 @@
 /*
  * What touches secrets, run with the secrets marked as undefined memory: valgrind then complains of every branch and
- * every address that depends on them, which is what a clock could tell. See tests/ctgrind.
+ * every address that depends on them, which is what a clock could tell. See tests/long/ctgrind.
  *
  *	ctgrind CASE		one of the names below; `list` names them
  */

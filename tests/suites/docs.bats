@@ -1,0 +1,289 @@
+# The manual page, --help, README.md and the code say the same, and what README.md tells to type works.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell of its own
+
+load ../helpers/lib
+
+setup() {
+	setup_test
+	export PATH=$BUILD:$PATH
+	ROOT=$(cd "$TESTS/.." && pwd)
+	PAGE=$ROOT/man/spipe-enc.1
+	README=$ROOT/README.md
+}
+
+# section NAME: the manual page's section of that name, mdoc source.
+section() {
+	awk -v name=".Sh $1" '/^\.Sh /{ on = $0 == name } on' "$PAGE"
+}
+
+# same A B: two files hold the same words, whatever their order.
+same() {
+	[ -s "$1" ] && diff <(sort -u "$1") <(sort -u "$2")
+}
+
+@test "manual pages are clean under mandoc -Tlint" {
+	# Whether other manuals are installed and indexed is the machine's affair.
+	mandoc -Tlint "$ROOT"/man/*.[158] 2>&1 |
+		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' >lint.err || true
+	[ ! -s lint.err ]
+}
+
+@test "options: manual page and --help list the same, and the programs take them" {
+	section OPTIONS | sed -n 's/^\.It //p' | grep -oE '(^|[ ,])Fl -?[A-Za-z-]+|, -[a-z-]+' |
+		sed -E 's/^[ ,]*(Fl )?/-/; s/^--*([a-z-]{2,})/--\1/' | sort -u >man.words
+	for program in "$ENC" "$DEC"; do
+		"$program" --help >help.out
+		sed -nE 's/^  (    |-., )(--[a-z-]+).*/\1 \2/p' help.out | tr -d ',' | tr -s ' ' '\n' |
+			grep . | sort -u >help.words
+		cp man.words expected
+		[ "$program" = "$DEC" ] || sed -i -e '/^-K$/d' -e '/^--key-dir$/d' expected
+		same expected help.words
+		while read -r word; do
+			run "$program" "$word" </dev/null
+			[[ $output != *[Uu]nknown* && $output != *unrecognized* && $output != *invalid\ option* ]]
+		done <expected
+	done
+}
+
+@test "options: the synopsis is the same in the manual page and in --help" {
+	for program in spipe-enc spipe-dec; do
+		mandoc -Tascii -Owidth=500 "$PAGE" | sed 's/.\x08//g' | sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' |
+			tr -s ' \n' ' ' | sed -E "s/.*($program \[)/\1/; s/\]\] .*/]]/" >man.line
+		"$BUILD/$program" --help | tr -s ' \n' ' ' | sed -E 's/^usage: //; s/\]\] .*/]]/' >help.line
+		[ -s man.line ]
+		diff man.line help.line
+	done
+}
+
+@test "every option in README.md's command lines exists" {
+	# shellcheck disable=SC2016 # `...` is markdown's
+	grep -oE 'spipe-(enc|dec)( -[^ ,`|'"'"']+( [^-`|'"'"' ][^ `|'"'"']*)?)+' "$README" >lines
+	[ "$(wc -l <lines)" -ge 8 ]
+	while read -r program words; do
+		for word in $words; do
+			[[ $word == -* ]] || continue
+			"$BUILD/$program" --help | grep -qE -e "(^|[ ,])$word([ ,=[]|\$)"
+		done
+	done <lines
+}
+
+@test "README.md says what becomes of each of spiped's options" {
+	{ spiped || spipe || true; } >usage 2>&1
+	{
+		grep -oE -e '--[a-z]+' usage
+		# [-DFj] is three of them.
+		grep -oE '(^|[^[:alnum:]-])-[A-Za-z]+' usage | tr -cd 'A-Za-z\n' | grep -o . | sed 's/^/-/'
+		printf '%s\n' -b -1 # in spiped 1.6.3
+	} | sort -u >theirs
+	[ "$(wc -l <theirs)" -ge 18 ]
+	sed -n '/^## Coming from spiped/,/^## What/p' "$README" | sed -n 's/^| \([^|]*\)|.*/\1/p' >column
+	while read -r option; do
+		grep -qE -e "(^|[ \`])$option([ \`,]|\$)" column || {
+			echo "missing: $option"
+			return 1
+		}
+	done <theirs
+}
+
+@test "exit statuses: the manual page lists those that the code uses" {
+	section 'EXIT STATUS' | sed -n 's/^\.It \([0-9]*\)$/\1/p' >man.words
+	{
+		echo 0
+		grep -ohE '\bEX_[A-Z]+' "$ROOT"/common/*.[ch] "$ROOT"/filters/*.c | sort -u |
+			{ while read -r name; do
+				awk -v name="$name" '$1 == "#define" && $2 == name { print $3 }' /usr/include/sysexits.h
+			done; }
+	} | grep -vx 0 >code.words
+	sed -i '/^0$/d' man.words
+	same code.words man.words
+	# And those that README.md names are among them.
+	sed -n '/^Exit statuses are/,/^$/p' "$README" | grep -oE '\b[67][0-9]\b' | sort -u >readme.words
+	[ "$(wc -l <readme.words)" -ge 5 ]
+	[ -z "$(comm -23 readme.words <(sort -u man.words))" ]
+}
+
+@test "environment: the manual page lists what the code reads and sets" {
+	section ENVIRONMENT | sed -n 's/^\.It Ev //p' | tr -d ',' | tr -s ' ' '\n' >man.words
+	grep -ohE '"(SPIPE_(KEY|PEER|LOCAL)(_ADDR|_PORT)?|CREDENTIALS_DIRECTORY|LISTEN_(FDS|PID)|NOTIFY_SOCKET|JOURNAL_STREAM|REMOTE_[A-Z]+|TCP(REMOTE|LOCAL)[A-Z]+|SOCAT_[A-Z]+)"' \
+		"$ROOT"/common/*.c "$ROOT"/filters/*.c | tr -d '"' >code.words
+	same code.words man.words
+	# Nothing is read that the pattern above does not know.
+	grep -ohE '(secure_)?getenv\("[A-Z_]+"' "$ROOT"/common/*.c "$ROOT"/filters/*.c |
+		grep -oE '[A-Z_]{3,}' | sort -u >read.words
+	[ -z "$(comm -23 read.words <(sort -u man.words))" ]
+}
+
+@test "log: the manual page lists the journal fields and results that the code uses" {
+	section LOG | grep -oE 'SPIPE_[A-Z_]+=' >man.words
+	grep -ohE 'SPIPE_[A-Z_]+=' "$ROOT/common/report.c" >code.words
+	same code.words man.words
+	for word in clean usage command system lost timeout tampered refused key terminated; do
+		section LOG | grep -q "^\.Ql $word\\b"
+		grep -q "\"$word\"" "$ROOT/common/report.c"
+	done
+}
+
+@test "key rules: the manual page lists the words that the code knows" {
+	section KEYS | sed -n 's/^\.It Cm \([a-z-]*\).*/\1/p' >man.words
+	for word in $(<man.words); do
+		grep -q "\"$word\"" "$ROOT/common/rules.c"
+	done
+	[ "$(wc -l <man.words)" -eq 4 ]
+}
+
+# map FILE: the paths in the tables of its section "The tree".
+map() {
+	# shellcheck disable=SC2016 # `...` is markdown's
+	sed -n '/^## The tree/,$p' "$1" | sed '2,${/^## /,$d}' | sed -n 's/^| `\([^`]*\)`.*/\1/p' |
+		sed 's/\(.*\)\[ch\]$/\1c\n\1h/'
+}
+
+@test "each file has one line in a map: the README's, CONTRIBUTING's or the tests'" {
+	cd "$ROOT"
+	if ! git ls-files -c -o --exclude-standard >"$BATS_TEST_TMPDIR/files" 2>/dev/null; then
+		find . -path ./.git -prune -o -path './build*' -prune -o ! -type d -printf '%P\n' \
+			>"$BATS_TEST_TMPDIR/files"
+	fi
+	{
+		map README.md
+		[ ! -e CONTRIBUTING.md ] || map CONTRIBUTING.md
+	} | grep -vx 'tests/' >"$BATS_TEST_TMPDIR/map"
+	map tests/README.md | sed 's,^,tests/,' >>"$BATS_TEST_TMPDIR/map"
+	cd "$BATS_TEST_TMPDIR"
+	grep '/$' map >folders || true
+	while read -r file; do
+		[ -e "$ROOT/$file" ] || continue # removed, and not committed yet
+		[[ $file != *__pycache__* ]] || continue
+		# A folder's line stands for what is in it.
+		while read -r folder; do
+			[[ $file != "$folder"* ]] || continue 2
+		done <folders
+		echo "$file"
+	done <files >listed
+	grep -v '/$' map | sort >mapped
+	diff <(sort listed) mapped
+	[ -z "$(sort mapped | uniq -d)" ]
+	while read -r folder; do
+		[ -d "$ROOT/$folder" ]
+	done <folders
+}
+
+# free_port: a TCP port that nobody uses now.
+free_port() {
+	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# typed PATTERN [SED-EXPRESSION...]: start README.md's one line with this text, with the given changes
+# and every name of a host ours.
+typed() {
+	local line change
+	line=$(grep -F -e "$1" "$README" | head -n 1)
+	[ -n "$line" ] || return
+	line=${line#client$ }
+	line=${line#server$ }
+	line=${line//server.example/127.0.0.1}
+	for change in "${@:2}"; do
+		line=$(sed -E "$change" <<<"$line")
+	done
+	echo "$line"
+}
+
+listening() {
+	[ -n "$(ss -Hltn "sport = :$1")" ]
+}
+
+@test "README.md: the session at the top" {
+	port=$(free_port)
+	service=$(free_port)
+	printf '220 server.example ESMTP Postfix\r\n' >banner
+	background socat "TCP-LISTEN:$service,bind=127.0.0.1,fork,reuseaddr" OPEN:banner 2>service.err
+	eventually 10 listening "$service"
+	run -0 typed 'head -c 32 /dev/urandom > mail.key' 's/#.*//' 's/^\$ //'
+	bash -c "$output"
+	run -0 typed 'server$ socat' "s/8025/$port/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	background bash -c "exec $output" 2>server.err
+	eventually 10 listening "$port"
+	run -0 typed 'client$ spipe-enc' "s/8025/$port/"
+	run -0 bash -c "$output </dev/null"
+	[[ $output == '220 server.example ESMTP Postfix'* ]]
+}
+
+@test "README.md: HTTP behind socat, with socat in front" {
+	random 32 http.key
+	mkdir web
+	random 3000000 web/file
+	service=$(free_port)
+	background /usr/bin/python3 -m http.server -b 127.0.0.1 -d web "$service" >http.out 2>http.err
+	far=$(free_port)
+	near=$(free_port)
+	run -0 typed "http.key nc -F 127.0.0.1 80'" "s/8080/$far/" "s/127.0.0.1 80/127.0.0.1 $service/"
+	background bash -c "exec $output" 2>server.err
+	run -0 typed 'http.key nc -F server.example' "s/8080/$far/" "s/8081/$near/"
+	background bash -c "exec $output" 2>client.err
+	eventually 10 listening "$service"
+	eventually 10 listening "$far"
+	eventually 10 listening "$near"
+	curl -sS --max-time 20 -o got "http://127.0.0.1:$near/file"
+	cmp got web/file
+}
+
+@test "README.md: Redis behind socat, reached in each of the ways shown" {
+	random 32 redis.key
+	background redis-server --port 0 --unixsocket "$PWD/redis.sock" --save '' >redis.out 2>redis.err
+	eventually 10 test -S redis.sock
+	far=$(free_port)
+	run -0 typed 'spipe-dec -k redis.key nc -N -U' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
+	background bash -c "exec $output" 2>server.err
+	eventually 10 listening "$far"
+
+	run -0 typed 'socat UNIX-LISTEN:/run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
+	background bash -c "exec $output" 2>client.err
+	eventually 10 test -S far.sock
+	[ "$(redis-cli -s far.sock set note value)" = OK ]
+
+	for start in 'spipe-enc -k redis.key nc -N server' 'spipe-enc -k redis.key socat' 'tcpclient'; do
+		run -0 typed "$start" "s/8379/$far/"
+		run -0 bash -c "printf 'get note\r\n' | timeout 20 $output"
+		[ "$output" = $'$5\r\nvalue\r' ]
+	done
+}
+
+@test "README.md: tcpserver in front of a mail server" {
+	random 32 mail.key
+	printf '220 server.example ESMTP Postfix\r\n' >banner
+	listen service cat banner
+	service=$port
+	far=$(free_port)
+	near=$(free_port)
+	run -0 typed "socat TCP-LISTEN:8025" "s/8025/$far/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	background bash -c "exec $output" 2>server.err
+	run -0 typed 'tcpserver -HR' "s/8025/$far/" "s/2525/$near/"
+	background bash -c "exec $output" 2>client.err
+	eventually 10 listening "$far"
+	eventually 10 listening "$near"
+	run -0 nc -N 127.0.0.1 "$near" </dev/null
+	[[ $output == '220 server.example ESMTP Postfix'* ]]
+}
+
+@test "README.md: the example of key rules is taken, and its spipetab lines make units" {
+	cp key alice.key
+	sed -n '/^expires /,/^```/p' "$README" | sed '/^```/d' >alice.key.conf
+	[ "$(wc -l <alice.key.conf)" -eq 4 ]
+	# The rules forbid this client's address, and are understood: 77 and not 78.
+	sed -i 's/^expires.*/expires 2999-12-31/' alice.key.conf
+	listen server "$DEC" -k alice.key true
+	run "$ENC" -k key nc -N 127.0.0.1 "$port" </dev/null
+	statuses server 10 77
+
+	grep -oE '(mail-in +dec|mail-out +enc) .*' "$README" >spipetab
+	[ "$(wc -l <spipetab)" -eq 2 ]
+	[ -x "$BUILD/spipe-generator" ] || skip 'built without systemd'
+	mkdir units
+	SPIPETAB=$PWD/spipetab run -0 "$BUILD/spipe-generator" units units units
+	[ -z "$(grep -v ': warning: no key file /etc/spipe/' <<<"$output")" ]
+	for name in mail-in mail-out; do
+		[ -e "units/spipe-$name.socket" ]
+		[ -e "units/spipe-$name@.service" ]
+	done
+}

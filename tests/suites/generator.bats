@@ -1,0 +1,444 @@
+#!/usr/bin/env bats
+# spipe-generator by hand: what it makes of a line, and what it says of a wrong one.
+# shellcheck disable=SC1003,SC2016,SC2258 # odd text is what this is about
+
+load ../helpers/lib
+
+setup() {
+	setup_test
+	GENERATOR=$BUILD/spipe-generator
+	[ -x "$GENERATOR" ] || skip "built without systemd"
+	mkdir out early late
+	unset SYSTEMD_SCOPE
+}
+
+# generate LINE...: run the generator on a table of these lines; $status, and messages in ./err. Few of their
+# keys are there: warnings go to ./warnings.
+generate() {
+	printf '%s\n' "$@" >tab
+	rm -rf out
+	mkdir out
+	status=0
+	SPIPETAB=$PWD/tab "$GENERATOR" out early late 2>messages || status=$?
+	grep ': warning: ' messages >warnings || true
+	grep -v ': warning: ' messages >err || true
+}
+
+# has FILE LINE...: FILE holds each LINE, once.
+has() {
+	local file=$1 line
+	shift
+	for line; do
+		if [ "$(grep -Fxc -e "$line" "$file")" -ne 1 ]; then
+			printf 'not in %s once: %s\n' "$file" "$line"
+			cat "$file"
+			return 1
+		fi
+	done
+}
+
+# lacks FILE REGEX...: FILE holds no line that matches.
+lacks() {
+	local file=$1 regex
+	shift
+	for regex; do
+		if grep -e "$regex" "$file"; then
+			return 1
+		fi
+	done
+}
+
+# wrong MESSAGE LINE: the line, between two good ones, makes no unit and is reported with its number
+# and MESSAGE (a regex); the others are not hurt.
+wrong() {
+	generate 'before dec 7001 2 k' "$2" 'after dec 7002 4 k'
+	if [ "$status" -ne 1 ] || [ "$(wc -l <err)" -ne 1 ] ||
+		! grep -qE "^spipe-generator: $PWD/tab:2: .*$1" err; then
+		printf 'status %s for: %s\n' "$status" "$2"
+		cat err
+		return 1
+	fi
+	diff <(find out ! -type d -printf '%P\n' | sort) - <<-'EOF'
+		sockets.target.wants/spipe-after.socket
+		sockets.target.wants/spipe-before.socket
+		spipe-after.socket
+		spipe-after@.service
+		spipe-before.socket
+		spipe-before@.service
+	EOF
+}
+
+@test "TCP to TCP for spipe-dec" {
+	generate 'mail-in dec [::]:8025 127.0.0.1:25 mail.key maxconn=201,pfs=require'
+	[ "$status" -eq 0 ]
+	[ ! -s err ]
+	[ "$(readlink out/sockets.target.wants/spipe-mail-in.socket)" = ../spipe-mail-in.socket ]
+	has out/spipe-mail-in.socket 'ListenStream=[::]:8025' Accept=yes MaxConnections=201 \
+		MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes \
+		Slice=spipe.slice "SourcePath=$PWD/tab"
+	has out/spipe-mail-in@.service Type=notify \
+		LoadCredential=mail.key:/etc/spipe/mail.key \
+		LoadCredential=mail.key.conf:/etc/spipe/mail.key.conf 'SetCredential=mail.key.conf:#' \
+		IPAddressDeny=any IPAddressAllow=127.0.0.1 \
+		'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6'
+	grep -qE '^ExecStart=/.*/spipe-dec -p -g -k mail.key -- nc[a-z.]* -F "127.0.0.1" 25$' \
+		out/spipe-mail-in@.service
+	# how long it may take to start: 10-hardening.conf
+	lacks out/spipe-mail-in@.service ^PrivateNetwork ^Timeout
+	[ -z "$(ls -A early)$(ls -A late)" ]
+}
+
+@test "a UNIX socket in front, spipe-enc, a target by name" {
+	generate 'redis enc /run/redis-far.sock db.example.net:7379 redis.key mode=0660,group=www-data'
+	[ "$status" -eq 0 ]
+	has out/spipe-redis.socket ListenStream=/run/redis-far.sock SocketMode=0660 \
+		SocketGroup=www-data RemoveOnStop=yes MaxConnections=200
+	lacks out/spipe-redis.socket Defer PerSource
+	lacks out/spipe-redis@.service ^IPAddress '\.conf'
+	grep -qE 'spipe-enc -p -k redis.key -- nc[a-z.]* -F "db.example.net" 7379$' \
+		out/spipe-redis@.service
+	generate 'redis enc /run/redis-far.sock db.example.net:7379 redis.key'
+	has out/spipe-redis.socket SocketMode=0600
+}
+
+@test "a UNIX socket behind has no network at all" {
+	generate 'x dec 8025 /run/app.sock /root/k'
+	[ "$status" -eq 0 ]
+	has out/spipe-x.socket ListenStream=8025
+	has out/spipe-x@.service PrivateNetwork=yes RestrictAddressFamilies=AF_UNIX IPAddressDeny=any \
+		BindReadOnlyPaths=-/run/app.sock:/run/target.sock LoadCredential=k:/root/k
+	grep -qE 'spipe-dec -k k -- nc[a-z.]* -N -U /run/target.sock$' out/spipe-x@.service
+}
+
+@test "every form of an address" {
+	generate 'a dec 192.0.2.1:1 [2001:db8::1]:2 k' 'b dec [192.0.2.1]:2 [127.0.0.1]:2 k' \
+		'c dec [fe80::1%eth0]:1 [fe80::2%eth0.5]:2 k' 'd dec vsock:3:1 vsock:2:1234 k' \
+		'e dec vsock::2 2 k' 'f enc 1 www.example.net:2 k'
+	[ "$status" -eq 0 ]
+	has out/spipe-a.socket ListenStream=192.0.2.1:1
+	has out/spipe-a@.service IPAddressAllow=2001:db8::1
+	grep -q -e '-F "2001:db8::1" 2$' out/spipe-a@.service
+	has out/spipe-b.socket ListenStream=192.0.2.1:2
+	has out/spipe-c.socket 'ListenStream=[fe80::1%%eth0]:1'
+	has out/spipe-c@.service IPAddressAllow=fe80::2
+	grep -q -e '-F "fe80::2%%eth0.5" 2$' out/spipe-c@.service
+	has out/spipe-d.socket ListenStream=vsock:3:1
+	grep -q -e '-- socat -t 86400 STDIO VSOCK-CONNECT:2:1234$' out/spipe-d@.service
+	has out/spipe-d@.service 'RestrictAddressFamilies=AF_UNIX AF_VSOCK'
+	has out/spipe-e.socket ListenStream=vsock::2
+	grep -q -e '-F "127.0.0.1" 2$' out/spipe-e@.service
+	# the plain side is this machine's own
+	has out/spipe-f.socket ListenStream=127.0.0.1:1
+}
+
+@test "a command as the target: quotes around the field, no shell, nothing that systemd expands" {
+	generate 'x dec 1 "exec:/bin/prog  $HOME %n \x41 ; '"it's"' -o=a,b"	k	fdpass,network=no'
+	[ "$status" -eq 0 ]
+	grep -qF -e '/spipe-dec -p -k k -- "/bin/prog" "$$HOME" "%%n" "\\x41" ";" "it'"'"'s" "-o=a,b"' \
+		out/spipe-x@.service
+	has out/spipe-x@.service PrivateNetwork=yes
+	has out/spipe-x@.service.d/20-spipetab.conf RootDirectory= BindReadOnlyPaths=
+	generate 'x dec 1 exec:/bin/cat k'
+	grep -qF -e ' -- "/bin/cat"' out/spipe-x@.service
+	lacks out/spipe-x@.service ^PrivateNetwork
+}
+
+@test "every option of the programs has its word" {
+	generate 'a dec 1 2 k pfs=no,keepalive=no,timeout=2.5,idle=60,linger=0.5,proxy=1,sandbox=require' \
+		'b dec 2 2 new key=/x/old,key=older,encrypted' \
+		'c dec 3 2 clients/ runas=www-data:adm,supgroup=redis,nodefer,persource=7,noauto' \
+		'd dec 4 2 k allow=192.0.2.0/24,allow=2001:db8::/32,allow=127.0.0.1,bind=127.0.0.2' \
+		'e enc /run/e 2 k user=www-data,mode=600'
+	[ "$status" -eq 0 ]
+	grep -q -e '-p -f -j -o 2.5 -i 60 --linger=0.5 --proxy-protocol=1 --sandbox=require -k k --' \
+		out/spipe-a@.service
+	has out/spipe-b@.service LoadCredentialEncrypted=new:/etc/spipe/new \
+		LoadCredentialEncrypted=old:/x/old LoadCredentialEncrypted=older:/etc/spipe/older \
+		LoadCredential=old.conf:/x/old.conf 'SetCredential=old.conf:#'
+	grep -q -e '-k new -k old -k older --' out/spipe-b@.service
+	has out/spipe-c@.service LoadCredential=clients:/etc/spipe/clients User=www-data Group=adm \
+		SupplementaryGroups=redis
+	grep -q -e '-K clients --' out/spipe-c@.service
+	lacks out/spipe-c@.service SetCredential
+	has out/spipe-c.socket MaxConnectionsPerSource=7
+	lacks out/spipe-c.socket Defer
+	[ ! -e out/sockets.target.wants/spipe-c.socket ]
+	has out/spipe-d.socket IPAddressDeny=any IPAddressAllow=192.0.2.0/24 \
+		IPAddressAllow=2001:db8::/32 IPAddressAllow=127.0.0.1
+	grep -q -e '-F -s 127.0.0.2 "127.0.0.1" 2$' out/spipe-d@.service
+	has out/spipe-d@.service SocketBindAllow=tcp
+	has out/spipe-e.socket SocketUser=www-data SocketMode=600
+}
+
+@test "each word is a word that spipe-enc and spipe-dec know" {
+	[ -x "$DEC" ] || skip "not built yet"
+	local role=dec command
+	for role in dec enc; do
+		generate "a $role 1 2 key pfs=no,keepalive=no,timeout=2.5,idle=60,linger=0.5,proxy=1,sandbox=require"
+		command=$(sed -n 's/^ExecStart=[^ ]*\/spipe-... \(.*\) -- .*/\1/p' out/spipe-a@.service)
+		status=0
+		# shellcheck disable=SC2086
+		timeout 10 "$BUILD/spipe-$role" $command -o 0.2 true </dev/null >/dev/null 2>err || status=$?
+		# -o is there twice now: that, and no other word, is the error
+		[ "$status" -eq 64 ]
+		grep -q -e timeout -e -o err
+		status=0
+		# shellcheck disable=SC2086
+		timeout 10 "$BUILD/spipe-$role" $command true </dev/null >/dev/null 2>err || status=$?
+		[ "$status" -ne 64 ]
+	done
+}
+
+@test "wrong fields: NAME and ROLE" {
+	wrong 'ROLE is missing' 'x'
+	wrong 'LISTEN is missing' 'x dec'
+	wrong 'KEY is missing' 'x dec 1 2'
+	wrong 'too many fields' 'x dec 1 2 k maxconn=1 7'
+	wrong 'too many fields' 'x dec 1 2 k maxconn=1 # no comment'
+	wrong 'too many fields' 'x dec 1 exec:a b c d'
+	local name
+	for name in a/b ../a a@b 'a%n' .a -a a. a- 'a\x20b' 'a:b' 'a$b' 'é' "$(printf 'a%.0s' {1..65})"; do
+		wrong '' "$name dec 1 2 k"
+	done
+	wrong 'NAME dec would replace' 'dec dec 1 2 k'
+	wrong 'NAME enc would replace' 'enc enc 1 2 k'
+	wrong 'NAME before is taken' 'before dec 5 6 k'
+	wrong 'ROLE is enc or dec' 'x server 1 2 k'
+}
+
+@test "wrong fields: LISTEN and TARGET" {
+	local bad
+	for bad in 0 65536 08 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3:4 1.2.3.256:4 :25 ::1:25 '[::1]' '[::1]25' \
+		'[::g]:25' '[1.2.3.4%eth0]:25' '[fe80::1%a%b]:1' '[fe80::1%]:1' '[]:1' '-F:25' 'a b' 'a%n:25' \
+		'a$b:25' 'host:25;x' 'h:99999999999' //a /a/../b /a/./b /a/ / '/a%n' '/a:b' '/a"b' "/$(printf 'a%.0s' {1..107})" \
+		vsock: vsock:1 vsock:x:1 vsock:1:x vsock:1:4294967295 vsock:4294967296:1 'unix:/x' "'a'"; do
+		wrong '' "x dec $bad 2 k"
+		wrong '' "x dec 1 $bad k"
+	done
+	wrong 'LISTEN needs a numeric address' 'x dec localhost:1 2 k'
+	wrong 'LISTEN cannot be a command' 'x dec exec:a 2 k'
+	wrong 'vsock target needs a CID' 'x dec 1 vsock::1 k'
+	wrong 'no command' 'x dec 1 exec: k'
+	wrong 'no command' 'x dec 1 "exec:  " k'
+	wrong 'double quote' 'x dec 1 "exec:a k'
+	wrong 'double quote' 'x dec 1 exec:a"b" k'
+	wrong 'double quote' 'x dec 1 "exec:a"b k'
+}
+
+@test "wrong fields: KEY and OPTIONS" {
+	local bad
+	for bad in ../k a/../k ./k a:b 'a%n' 'a$b' / // '/a//b' '""' "$(printf 'a%.0s' {1..241})"; do
+		wrong 'KEY' "x dec 1 2 $bad"
+	done
+	wrong 'no directory' 'x enc 1 2 keys/'
+	wrong 'one key' 'x enc 1 2 k key=l'
+	wrong 'stands alone' 'x dec 1 2 keys/ key=l'
+	wrong 'stands alone' 'x dec 1 2 k key=l/'
+	wrong 'two keys are named k' 'x dec 1 2 k key=/a/k'
+	wrong 'more than' "x dec 1 2 k $(printf 'key=k%s,' {1..16} | sed 's/,$//')"
+	wrong 'not with a directory' 'x dec 1 2 keys/ encrypted'
+	for bad in , a, maxconn=1, ,maxconn=1 maxconn=1,,noauto x=1 maxconn maxconn= maxconn=0 maxconn=65536 \
+		maxconn=-1 maxconn=1,maxconn=2 noauto=yes noauto,noauto persource=x timeout=0 timeout=0.0 \
+		timeout=.5 timeout=5. timeout=5s timeout=1e3 timeout=-1 idle=0 linger= proxy=3 proxy=12 pfs=yes \
+		pfs= 'pfs=require no' keepalive=yes sandbox=off runas=-x 'runas=a:' runas=:a 'runas=a b' 'runas=a:b:c' \
+		supgroup=% allow=localhost allow=1.2.3.4/33 allow=::1/129 allow= allow=any allow=1.2.3.4/ \
+		bind=host key key= key=../x 'maxconn=1%n' NOAUTO; do
+		wrong '' "x dec 1 2 k $bad"
+	done
+	for bad in mode=0660 user=root group=root; do
+		wrong 'only where LISTEN is a UNIX socket' "x dec 1 2 k $bad"
+	done
+	for bad in allow=::1 persource=1 nodefer; do
+		wrong 'only where LISTEN is a TCP address' "x dec /a 2 k $bad"
+	done
+	for bad in fdpass network=no; do
+		wrong 'only where TARGET is exec:' "x dec 1 2 k $bad"
+	done
+	for bad in mode=1777 mode=8 mode=66 mode=06600 mode=rw user=a/b; do
+		wrong "option ${bad%%=*} wants " "x dec /a 2 k $bad"
+	done
+	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn=0'
+	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn'
+	wrong 'option pfs wants require\|no$' 'x dec 1 2 k pfs=yes'
+	wrong 'option timeout wants seconds, such as 60 or 2.5$' 'x dec 1 2 k timeout=5s'
+	wrong 'option runas wants USER or USER:GROUP$' 'x dec 1 2 k runas=a:'
+	wrong 'option allow wants ADDRESS or ADDRESS/BITS, numeric$' 'x dec 1 2 k allow=localhost'
+	wrong 'option mode wants an octal mode up to 0777$' 'x dec /a 2 k mode=rw'
+	wrong 'only where TARGET is a TCP' 'x dec 1 /a k bind=127.0.0.1'
+	wrong 'never defers' 'x enc 1 2 k nodefer'
+}
+
+@test "odd bytes, long lines, odd ends" {
+	wrong 'byte 0x0d' $'x dec 1 2 k\r'
+	wrong 'byte 0x1b' $'x dec 1 2 k\e'
+	wrong 'byte 0xc3' 'x dec 1 2 ké'
+	wrong 'longer than' "x dec 1 2 k $(printf 'a%.0s' {1..5000})"
+	printf 'a dec 1 2 k\0\nb dec 2 2 k\nc dec 3 2 k' >tab
+	rm -rf out && mkdir out
+	status=0
+	SPIPETAB=tab "$GENERATOR" out 2>err || status=$?
+	[ "$status" -eq 1 ]
+	[ "$(grep -v warning err)" = 'spipe-generator: tab:1: byte 0x00: plain ASCII text only' ]
+	[ -e out/spipe-b.socket ]
+	[ -e out/spipe-c.socket ]
+	[ ! -e out/spipe-a.socket ]
+	generate '# comment: é' '	 # another' '' '   ' $'\tx  dec\t1 2   k  '
+	[ "$status" -eq 0 ]
+	[ -e out/spipe-x@.service ]
+	generate
+	[ "$status" -eq 0 ]
+	[ -z "$(ls out)" ]
+}
+
+@test "two lines that listen at one place: the first has it" {
+	local first second
+	while read -r first second; do
+		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
+		[ "$status" -eq 1 ]
+		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 listens there already" ]
+		[ -e out/spipe-first.socket ]
+		[ ! -e out/spipe-second.socket ]
+		[ ! -e out/spipe-second@.service ]
+		[ -e out/spipe-third.socket ]
+	done <<-'EOF'
+		/run/a.sock /run/a.sock
+		192.0.2.1:1 [192.0.2.1]:1
+		8025 [::]:8025
+		[::]:8025 8025
+		8025 127.0.0.1:8025
+		192.0.2.1:8025 [::]:8025
+		0.0.0.0:8025 192.0.2.1:8025
+		8025 0.0.0.0:8025
+		[fe80::1%eth0]:1 [fe80::1%eth0]:1
+		vsock::1 vsock:3:1
+	EOF
+	while read -r first second; do
+		generate "first dec $first 2 k" "second enc $second 2 k"
+		[ "$status" -eq 0 ]
+		[ -e out/spipe-second.socket ]
+	done <<-'EOF'
+		/run/a.sock /run/b.sock
+		192.0.2.1:1 192.0.2.2:1
+		192.0.2.1:1 192.0.2.1:2
+		0.0.0.0:8025 [::1]:8025
+		[fe80::1%eth0]:1 [fe80::1%eth1]:1
+		1 vsock::1
+		vsock:3:1 vsock:2:1
+	EOF
+	# those that are started by hand may take turns
+	generate 'a dec 1 2 k' 'b dec 1 3 k noauto' 'c dec 1 4 k noauto'
+	[ "$status" -eq 0 ]
+}
+
+@test "a key that is not there yet: a warning with its path, and the units all the same" {
+	mkdir keys
+	cp key keys/there
+	generate '# the second line' "a dec 1 2 $PWD/keys/there key=$PWD/keys/gone" "b dec 2 2 $PWD/nowhere/" \
+		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
+		"wrong dec 6 nowhere $PWD/keys/gone"
+	[ "$status" -eq 1 ]
+	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not address:port, a port, /path or vsock:CID:port" ]
+	diff warnings - <<-END
+		spipe-generator: $PWD/tab:2: warning: no key file $PWD/keys/gone: connections will fail without it
+		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
+		spipe-generator: $PWD/tab:4: warning: no key file /etc/spipe/spipe-test-no-such.key: connections will fail without it
+		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
+	END
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 5 ]
+	[ "$(find out -name '*.service' -type f | wc -l)" -eq 5 ]
+	generate "a dec 1 2 $PWD/keys/gone"
+	[ "$status" -eq 0 ]
+}
+
+@test "under systemd all that it says goes to the kernel's log too, with its level" {
+	unshare --mount true 2>/dev/null || skip "needs root"
+	printf '%s\n' "a dec 1 2 $PWD/gone" 'wrong dec 1' >tab
+	mkfifo kmsg
+	exec 5<>kmsg
+	SPIPETAB=$PWD/tab run unshare --mount sh -c 'mount --bind kmsg /dev/kmsg && SYSTEMD_SCOPE=system exec "$0" out' "$GENERATOR"
+	[ "$status" -eq 1 ]
+	timeout 5 head -n 2 <&5 >lines
+	grep -x "<4>spipe-generator: $PWD/tab:1: warning: no key file $PWD/gone: .*" lines
+	grep -x "<3>spipe-generator: $PWD/tab:2: TARGET is missing: .*" lines
+	exec 5>&-
+}
+
+@test "nothing that stands in a field becomes a directive" {
+	local evil line
+	# The file as a whole may be hostile: only the lines that we know come out.
+	for evil in '\nExecStart=/evil' '\x0aExecStart=/evil' $'\vExecStart=/evil' $'\fX' '%n' '${X}' '`x`' '$(x)' \
+		'\' '";"' ';/evil' '|' '[Service]' '=' "'"; do
+		for line in "x$evil dec 1 2 k" "x dec$evil 1 2 k" "x dec 1$evil 2 k" "x dec 1 2$evil k" \
+			"x dec /a$evil 2 k" "x dec 1 /a$evil k" "x dec 1 2 k$evil" "x dec 1 2 k timeout=1$evil" \
+			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
+			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
+			generate "$line"
+			if grep -rvhE '^(#.*|\[(Unit|Socket|Service)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Max[A-Za-z]*|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork)=.*|)$' out |
+				grep -vE '^ExecStart=/[^ ]*/spipe-dec( -[pokKNFU]| [a-z=]+)* -- ("([^"\$%]|\\\\|\\"|\$\$|%%)*"| |nc[a-z.]*|-[FNU]|[a-z0-9=]+|/run/target.sock)+$'; then
+				printf 'from: %s\n' "$line"
+				return 1
+			fi
+			[ ! -e out/spipe-x@.service ] || [ "$(grep -c '^ExecStart=' out/spipe-x@.service)" -eq 1 ]
+		done
+	done
+}
+
+@test "what systemd makes of the units is what was meant, without a word" {
+	local units=() unit
+	generate 'a dec [::]:8025 127.0.0.1:25 mail.key maxconn=200,pfs=require' \
+		'b enc /run/redis-far.sock db.example.net:7379 redis.key mode=0660' \
+		'c dec 8026 /run/app.sock clients/ idle=60' 'd dec vsock::5 vsock:2:3 k' \
+		'e dec 8027 "exec:/bin/echo a$HOME %n \x41 ;" k allow=127.0.0.0/8' 'f dec 1 2 k bind=127.0.0.2'
+	[ "$status" -eq 0 ]
+	command -v systemd-analyze >/dev/null || skip "no systemd-analyze"
+	# paths and pages that are there only once installed
+	sed -i -e 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' out/*.service
+	for unit in out/spipe-*@.service; do
+		cp "$unit" "${unit/@/@1}"
+		units+=("${unit/@/@1}")
+	done
+	run systemd-analyze verify --man=no out/*.socket "${units[@]}"
+	[[ $output != *spipe* ]]
+}
+
+@test "usage, a table that cannot be read, a directory that cannot be written" {
+	status=0
+	"$GENERATOR" 2>err || status=$?
+	[ "$status" -eq 64 ]
+	grep -q '^usage: ' err
+	status=0
+	SPIPETAB=/nonexistent "$GENERATOR" out 2>err || status=$?
+	[ "$status" -eq 1 ]
+	[ "$(cat err)" = 'spipe-generator: /nonexistent: No such file or directory' ]
+	echo 'x dec 1 2 k' >tab
+	status=0
+	SPIPETAB=tab "$GENERATOR" nowhere 2>err || status=$?
+	[ "$status" -eq 1 ]
+	one_line err spipe-generator nowhere
+	# nothing is ever replaced
+	echo mine >out/spipe-x@.service
+	status=0
+	SPIPETAB=tab "$GENERATOR" out 2>err || status=$?
+	[ "$status" -eq 1 ]
+	grep -v warning err >errors
+	one_line errors spipe-generator 'taken'
+	[ "$(cat out/spipe-x@.service)" = mine ]
+	[ ! -e out/spipe-x.socket ]
+	# a full disk leaves no half unit
+	if [ -e /dev/full ]; then
+		rm -r out && mkdir out
+		status=0
+		bash -c 'ulimit -f 0; trap "" XFSZ; SPIPETAB=tab exec "$0" out' "$GENERATOR" 2>err || status=$?
+		[ "$status" -eq 1 ]
+		[ -z "$(ls out)" ]
+	fi
+}
+
+@test "a thousand tunnels" {
+	local i
+	for i in {1..1000}; do
+		echo "t$i dec $((i + 8000)) $((i + 9000)) k"
+	done >tab
+	SPIPETAB=tab "$GENERATOR" out early late
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 1000 ]
+}

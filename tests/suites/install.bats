@@ -1,0 +1,106 @@
+#!/usr/bin/env bats
+# make install and uninstall: each file where it belongs, with the paths in it right for any PREFIX.
+
+load ../helpers/lib
+
+setup() {
+	setup_test
+	TREE=$(cd "$TESTS/.." && pwd)
+	unset MAKEFLAGS MFLAGS MAKEOVERRIDES
+}
+
+# installed: what is in ./root, as paths.
+installed() {
+	(cd root && find . ! -type d -printf '/%P\n' | sort)
+}
+
+@test "install: for any PREFIX, and uninstall leaves nothing" {
+	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" PREFIX=/opt/pipe WITH_SYSTEMD=yes \
+		CFLAGS=-O0 zero_registers= >make.err 2>&1
+	diff <(installed | grep -v '^/opt/pipe/lib/spipe-filters/root/') - <<-'END'
+		/opt/pipe/bin/spipe-dec
+		/opt/pipe/bin/spipe-enc
+		/opt/pipe/lib/systemd/system-generators/spipe-generator
+		/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf
+		/opt/pipe/lib/systemd/system/spipe-dec.socket
+		/opt/pipe/lib/systemd/system/spipe-dec@.service
+		/opt/pipe/lib/systemd/system/spipe-enc.socket
+		/opt/pipe/lib/systemd/system/spipe-enc@.service
+		/opt/pipe/lib/systemd/system/spipe.slice
+		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-dec
+		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-enc
+		/opt/pipe/share/man/man1/spipe-dec.1
+		/opt/pipe/share/man/man1/spipe-enc.1
+		/opt/pipe/share/man/man5/spipetab.5
+		/opt/pipe/share/man/man8/spipe-generator.8
+	END
+	# no placeholder is left, and what the files name is there
+	run ! grep -rIE '@[A-Z]+@' root
+	grep -rhoE '/opt/pipe/bin/[a-z-]+' root/opt/pipe/lib/systemd/system root/opt/pipe/share/doc | sort -u >programs
+	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc | diff programs -
+	dir=$(sed -n 's/^RootDirectory=//p' root/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf)
+	[ -d "root$dir/usr" ]
+	# the manual pages': what they tell to type is there
+	run ! grep -rE '/usr/[^ ]*(bin/spipe|generator)' root/opt/pipe/share/man
+	for page in 5/spipetab 8/spipe-generator; do
+		grep -q '/opt/pipe/lib/systemd/system-generators/spipe-generator' "root/opt/pipe/share/man/man$page.${page%%/*}"
+	done
+	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man1/spipe-enc.1)" -eq 4 ]
+	# the generator's too
+	echo 'x dec 1 2 k' >tab
+	mkdir units
+	SPIPETAB=$PWD/tab root/opt/pipe/lib/systemd/system-generators/spipe-generator units
+	grep -q '^ExecStart=/opt/pipe/bin/spipe-dec ' units/spipe-x@.service
+	# another PREFIX, from the same build
+	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/second" PREFIX=/usr WITH_SYSTEMD=yes \
+		CFLAGS=-O0 zero_registers= >make.err 2>&1
+	rm -r units && mkdir units
+	SPIPETAB=$PWD/tab second/usr/lib/systemd/system-generators/spipe-generator units
+	grep -q '^ExecStart=/usr/bin/spipe-dec ' units/spipe-x@.service
+
+	make -s -C "$TREE" uninstall BUILD="$PWD/build" DESTDIR="$PWD/root" PREFIX=/opt/pipe WITH_SYSTEMD=yes
+	[ -z "$(installed)" ]
+	[ ! -e root/opt/pipe/lib/spipe-filters ]
+	[ ! -e root/opt/pipe/share/doc/spipe-filters ]
+	[ ! -e root/opt/pipe/lib/systemd/system/spipe-.service.d ]
+}
+
+@test "install: the manual pages in the tree are right for the default PREFIX" {
+	local page
+	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" WITH_SYSTEMD=yes CFLAGS=-O0 zero_registers= \
+		>make.err 2>&1
+	for page in "$TREE"/man/*.[158]; do
+		cmp "$page" "root/usr/local/share/man/man${page##*.}/${page##*/}"
+	done
+	[ -x root/usr/local/bin/spipe-dec ]
+	[ -x root/usr/local/lib/systemd/system-generators/spipe-generator ]
+}
+
+@test "install: a relative path is refused, in one line" {
+	local setting
+	for setting in PREFIX=there BINDIR=bin GENERATORDIR=./g; do
+		status=0
+		make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" "$setting" >out 2>err || status=$?
+		[ "$status" -eq 2 ]
+		[ "$(wc -l <err)" -eq 1 ]
+		grep -q "${setting%=*} must be an absolute path, not ${setting#*=}" err
+		[ ! -e build ]
+		[ ! -e root ]
+	done
+}
+
+@test "install: without systemd" {
+	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" BINDIR=/sbin MANDIR=/man WITH_SYSTEMD=no \
+		CFLAGS=-O0 zero_registers= >make.err 2>&1
+	diff <(installed) - <<-'END'
+		/man/man1/spipe-dec.1
+		/man/man1/spipe-enc.1
+		/sbin/spipe-dec
+		/sbin/spipe-enc
+		/usr/local/share/doc/spipe-filters/xinetd/spipe-dec
+		/usr/local/share/doc/spipe-filters/xinetd/spipe-enc
+	END
+	grep -q '= /sbin/spipe-dec$' root/usr/local/share/doc/spipe-filters/xinetd/spipe-dec
+	make -s -C "$TREE" uninstall BUILD="$PWD/build" DESTDIR="$PWD/root" BINDIR=/sbin MANDIR=/man WITH_SYSTEMD=no
+	[ -z "$(installed)" ]
+}

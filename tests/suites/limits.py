@@ -1,0 +1,475 @@
+#!/usr/bin/python3
+"""Limits in time and what signals do: idle, linger, SIGTERM, SIGUSR1.
+
+limits.py list             the names of the cases
+limits.py case NAME...     run them, with the programs $ENC and $DEC, in the current directory
+
+Each case plays both ends of one of our programs: the wire's (as upstream's client or server) and the plaintext's.
+SLOW=N (valgrind and the like) makes all that is not measured against a limit N times as patient.
+"""
+
+import hashlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
+from peer import LIMIT, SECRET, SLOW, Peer, drain, read_all, tcp_pair
+
+CASES = {}
+SPAN = None  # a limit in the cases below, seconds; set for each attempt
+LATE = 0.75 * SLOW  # how much later than that is too late; doubled for each attempt
+
+
+def both(function):
+    """Register a case, which is run for both roles at once: most of its time is waiting."""
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def expect(what, is_what, *wanted):
+    if is_what not in wanted:
+        raise AssertionError("%s: %r, not %s" % (what, is_what, " or ".join(map(repr, wanted))))
+
+
+class End:
+    """One side as the other end sees it: plaintext, or packets."""
+
+    def __init__(self, sock, peer=None):
+        self.sock, self.peer = sock, peer
+
+    def put(self, data):
+        self.sock.sendall(self.peer.out.seal_all(data) if self.peer else data)
+
+    def get(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.peer.take_packet() if self.peer else self.sock.recv(65536)
+            if not more:
+                raise AssertionError("an end after %d of %d bytes" % (len(data), size))
+            data += more
+        return data
+
+    def end(self):
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def drain(self):
+        """All whole data that is still to come, and how it ends."""
+        data, how = drain(self.sock)
+        if self.peer:
+            packets = [data[i : i + 1060] for i in range(0, len(data) // 1060 * 1060, 1060)]
+            data = b"".join(map(self.peer.into.open, packets))
+        return data, how
+
+
+class Run:
+    """A program with a connection through it. `near` and `far` are its sides, `plain` is the one of them in the clear."""
+
+    def __init__(self, role, *options):
+        with open("key", "wb") as f:
+            f.write(SECRET)
+        near, theirs = tcp_pair()
+        far, program_far = tcp_pair()
+        for sock in near, theirs, far, program_far:
+            for buffer in socket.SO_SNDBUF, socket.SO_RCVBUF:
+                sock.setsockopt(socket.SOL_SOCKET, buffer, 65536)  # little, so that fill() is soon done
+            sock.settimeout(LIMIT * SLOW)
+        for number in 6, 7:
+            os.dup2(program_far.fileno(), number)
+        self.program = "spipe-" + role
+        self.process = subprocess.Popen(
+            [os.environ[role.upper()], "-k", "key", "--verbose", *options], stdin=theirs, stdout=theirs,
+            stderr=subprocess.PIPE, pass_fds=(6, 7),
+        )
+        for number in 6, 7:
+            os.dup2(NULL, number)
+        theirs.close()
+        program_far.close()
+        shared = hashlib.sha256(SECRET).digest()
+        peer = Peer(near, True, shared) if role == "dec" else Peer(far, False, shared)
+        peer.shake()
+        self.near = End(near, peer if role == "dec" else None)
+        self.far = End(far, peer if role == "enc" else None)
+        self.plain, self.wire = (self.far, self.near) if role == "dec" else (self.near, self.far)
+        self.peer_name = "%s:%d" % near.getsockname()
+
+    def pass_on(self, data=b"x"):
+        """Data both ways, which shows that all stands."""
+        for one, two in (self.near, self.far), (self.far, self.near):
+            one.put(data)
+            expect("what arrived", two.get(len(data)), data)
+
+    def finish(self, status, why):
+        """The end: status, and on stderr the error and the record."""
+        expect("status", self.process.wait(LIMIT * SLOW), status)
+        lines = read_all(self.process.stderr.fileno()).splitlines()
+        expect("lines on stderr: %r" % lines, len(lines), 1 if status == 0 else 2)
+        if not re.search(why, lines[-1]) or not lines[-1].startswith("%s: %s key key: " % (self.program, self.peer_name)):
+            raise AssertionError("the record is %r" % lines[-1])
+        return [int(n) for n in re.search(r"(\d+) bytes in, (\d+) bytes out", lines[-1]).groups()]
+
+    def broken(self, status, why):
+        """The end with a break for both sides. Returns the bytes that the record tells of."""
+        counts = self.finish(status, why)
+        expect("the plaintext side", self.plain.drain(), (b"", "reset"))
+        expect("the wire", self.wire.drain()[1], "reset")
+        return counts
+
+
+def ended_after(run, start, span):
+    """Wait for the program's end: not before `span` seconds after `start`, nor much later."""
+    run.process.wait(LIMIT * SLOW)
+    took = time.monotonic() - start
+    if not span <= took < span + LATE:
+        raise AssertionError("ended after %.3f s, the limit was %.3f s" % (took, span))
+
+
+# --- idle -----------------------------------------------------------------------------------------------
+
+
+@both
+def idle(role):
+    """Silence in both directions from the start, and after some traffic."""
+    for option in ["-i", str(SPAN)], ["--idle=%s" % SPAN], ["-i0%s" % SPAN]:
+        start = time.monotonic()
+        run = Run(role, *option)
+        ended_after(run, start, SPAN)
+        run.broken(75, "idle limit.*status 75")
+    run = Run(role, "-i", str(2 * SPAN))
+    time.sleep(SPAN / 2)
+    start = time.monotonic()
+    run.pass_on(b"y" * 3000)
+    ended_after(run, start, 2 * SPAN)
+    expect("bytes", run.broken(75, "idle limit.*status 75"), [3000, 3000])
+
+
+@both
+def idle_kept_alive(role):
+    """Traffic in either direction alone keeps it going, in steps that are shorter than the limit."""
+    for which in 0, 1:
+        run = Run(role, "-i", str(3 * SPAN))
+        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+        for _ in range(15):
+            time.sleep(SPAN / 4)
+            start = time.monotonic()
+            one.put(b"x")
+            expect("what arrived", two.get(1), b"x")
+        ended_after(run, start, 3 * SPAN)
+        run.broken(75, "idle limit")
+
+
+@both
+def idle_and_half_closed(role):
+    """It holds after one direction's end too."""
+    run = Run(role, "-i", str(SPAN))
+    start = time.monotonic()
+    run.near.end()
+    expect("the end", run.far.sock.recv(1), b"")
+    ended_after(run, start, SPAN)
+    run.finish(75, "idle limit")
+    expect("the other direction", run.near.drain(), (b"", "reset"))
+
+
+@both
+def no_limits(role):
+    """By default silence is no reason to end, nor with limits that have not passed."""
+    for options in [], ["-i", "60", "--linger", "60"]:
+        run = Run(role, *options)
+        if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
+            raise AssertionError("not silent")
+        run.pass_on()
+        run.near.end()
+        expect("the end", run.far.sock.recv(1), b"")
+        if select.select([run.near.sock], [], [], 2 * SPAN)[0]:
+            raise AssertionError("not silent")
+        run.far.put(b"late")
+        expect("what arrived", run.near.get(4), b"late")
+        run.far.end()
+        expect("the end", run.near.sock.recv(1), b"")
+        run.finish(0, "ended cleanly")
+
+
+@both
+def memory_comes_back(role):
+    """What bulk has used is given back after some seconds of silence, and the connection goes on."""
+    run = Run(role)
+    run.pass_on()
+    small = resident(run)
+    data = os.urandom(1 << 20)
+    sender = threading.Thread(target=run.near.put, args=(data,))
+    sender.start()
+    expect("whether all arrived", run.far.get(len(data)) == data, True)
+    sender.join()
+    large = resident(run)
+    if large < small + 100:
+        raise AssertionError("bulk took no memory: %d kB, then %d kB" % (small, large))
+    limit = time.monotonic() + LIMIT * SLOW
+    while (now := resident(run)) > large - (large - small) // 2:
+        if time.monotonic() > limit:
+            raise AssertionError("%d kB, with bulk %d kB, in silence still %d kB" % (small, large, now))
+        time.sleep(0.1)
+    run.pass_on(b"after " * 1000)
+    run.near.end()
+    run.far.end()
+    run.finish(0, "ended cleanly")
+
+
+def resident(run):
+    """Its own memory in kB, and not what it has mapped of files."""
+    with open("/proc/%d/status" % run.process.pid) as file:
+        return int(re.search(r"RssAnon:\s*(\d+) kB", file.read())[1])
+
+
+# --- linger ---------------------------------------------------------------------------------------------
+
+
+@both
+def linger(role):
+    """One direction's end starts it, whichever."""
+    for which in 0, 1:
+        run = Run(role, "--linger", str(SPAN))
+        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+        run.pass_on()
+        start = time.monotonic()
+        one.end()
+        expect("the end", two.sock.recv(1), b"")
+        ended_after(run, start, SPAN)
+        run.finish(75, "linger limit.*status 75")
+        expect("the direction that had not ended", one.drain(), (b"", "reset"))
+
+
+@both
+def linger_kept_alive(role):
+    """What the other direction still says keeps it going."""
+    for which in 0, 1:
+        run = Run(role, "--linger", str(3 * SPAN))
+        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+        one.end()
+        for _ in range(15):
+            time.sleep(SPAN / 4)
+            start = time.monotonic()
+            two.put(b"x")
+            expect("what arrived", one.get(1), b"x")
+        ended_after(run, start, 3 * SPAN)
+        run.finish(75, "linger limit")
+
+
+@both
+def linger_not_before_an_end(role):
+    """While both directions stand, silence is none of its business, nor is the rest once both have ended."""
+    run = Run(role, "--linger", str(SPAN / 2))
+    if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
+        raise AssertionError("not silent")
+    run.pass_on()
+    for one, two in (run.near, run.far), (run.far, run.near):
+        one.end()
+        expect("the end", two.sock.recv(1), b"")
+    run.finish(0, "ended cleanly")
+
+
+# --- signals --------------------------------------------------------------------------------------------
+
+
+def fill(end):
+    """Send until nothing more is taken for a while. Returns what was sent (the last of it perhaps in part)."""
+    sent, chunk = [], bytes(range(256)) * 8
+    end.sock.settimeout(0.3)
+    try:
+        while True:
+            piece = end.peer.out.seal_all(chunk) if end.peer else chunk
+            while piece:
+                piece = piece[end.sock.send(piece) :]
+            sent.append(chunk)
+    except socket.timeout:
+        end.sock.settimeout(LIMIT * SLOW)
+    return b"".join(sent) + chunk
+
+
+@both
+def term_at_rest(role):
+    """Nothing in hand: the end comes at once, as a break, and by that signal."""
+    for number in signal.SIGTERM, signal.SIGINT:
+        run = Run(role)
+        run.pass_on()
+        start = time.monotonic()
+        run.process.send_signal(number)
+        run.process.wait(LIMIT * SLOW)
+        if time.monotonic() - start > 0.5 * SLOW:
+            raise AssertionError("took %.3f s" % (time.monotonic() - start))
+        expect("bytes", run.broken(-number, "signal %d" % number), [1, 1])
+
+
+@both
+def hangup_gives_time(role):
+    """SIGHUP lets the connection end by itself for 2 s: cleanly if it does, else as the other signals."""
+    run = Run(role)
+    run.pass_on()
+    run.process.send_signal(signal.SIGHUP)
+    run.pass_on()
+    start = time.monotonic()
+    run.process.wait(LIMIT * SLOW)
+    if time.monotonic() - start < 1:
+        raise AssertionError("took only %.3f s" % (time.monotonic() - start))
+    expect("bytes", run.broken(-signal.SIGHUP, "signal 1"), [2, 2])
+    run = Run(role)
+    run.pass_on()
+    run.process.send_signal(signal.SIGHUP)
+    for side in run.near, run.far:
+        side.end()
+    expect("bytes", run.finish(0, "ended cleanly"), [1, 1])
+
+
+@both
+def term_delivers(role):
+    """Towards each side in turn: what was in hand arrives, whole, when the reader goes on reading."""
+    for which in 0, 1:
+        run = Run(role)
+        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+        sent = fill(one)
+        run.process.send_signal(signal.SIGTERM)
+        data, how = two.drain()
+        run.process.wait(LIMIT * SLOW)
+        counts = run.finish(-signal.SIGTERM, "signal 15")
+        expect("the end", how, "reset")
+        if len(data) < 1000 or not sent.startswith(data):
+            raise AssertionError("%d bytes came, not a beginning of what was sent" % len(data))
+        # What was still in the kernel on the other side is no longer taken, though the reader made room.
+        if len(data) == len(sent):
+            raise AssertionError("all %d bytes were taken" % len(sent))
+        expect("bytes that the record tells of", counts[which], len(data))
+
+
+@both
+def term_does_not_wait_for_ever(role):
+    """A reader that takes nothing has two seconds; more signals change neither that nor the status."""
+    runs, ends, sent, starts = [], [], [], []
+    for which in 0, 1:
+        run = Run(role)
+        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+        runs.append(run)
+        ends.append(two)
+        sent.append(fill(one))
+    for run in runs:
+        starts.append(time.monotonic())
+        run.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    for run in runs:
+        run.process.send_signal(signal.SIGINT)
+    for run, start in zip(runs, starts):
+        ended_after(run, start, 1.9)
+    for run, end, what in zip(runs, ends, sent):
+        run.finish(-signal.SIGTERM, "signal 15")
+        data, how = end.drain()
+        expect("the end", how, "reset")
+        if not what.startswith(data):
+            raise AssertionError("what came is not a beginning of what was sent")
+
+
+@both
+def progress(role):
+    """SIGUSR1: one line each time, and nothing else happens."""
+    run = Run(role)
+    run.near.put(b"a" * 1500)
+    run.far.get(1500)
+    run.far.put(b"b" * 70)
+    run.near.get(70)
+    for _ in range(3):
+        run.process.send_signal(signal.SIGUSR1)
+        if not select.select([run.process.stderr], [], [], LIMIT * SLOW)[0]:
+            raise AssertionError("no line")
+        line = os.read(run.process.stderr.fileno(), 65536).decode()
+        wanted = r"%s: %s key key: 1500 bytes in, 70 bytes out, \d+\.\d{3} s: in progress\n" % (
+            run.program, re.escape(run.peer_name))
+        if not re.fullmatch(wanted, line):
+            raise AssertionError("said %r" % line)
+    run.pass_on(b"more")
+    for one, two in (run.near, run.far), (run.far, run.near):
+        one.end()
+        expect("the end", two.sock.recv(1), b"")
+    expect("bytes", run.finish(0, "ended cleanly"), [1504, 74])
+
+
+@both
+def progress_while_stuck(role):
+    """With readers that take nothing, the line comes all the same."""
+    run = Run(role)
+    fill(run.near)
+    run.process.send_signal(signal.SIGUSR1)
+    if not select.select([run.process.stderr], [], [], 1 * SLOW)[0]:
+        raise AssertionError("no line")
+    line = os.read(run.process.stderr.fileno(), 65536).decode()
+    expect("lines in %r" % line, line.count("\n"), 1)
+    run.process.kill()
+    run.process.wait()
+
+
+@both
+def usr1_does_not_count_as_traffic(role):
+    """An idle connection stays one that is asked for its progress."""
+    run = Run(role, "-i", str(3 * SPAN))
+    start = time.monotonic()
+    run.pass_on()
+    while run.process.poll() is None:
+        run.process.send_signal(signal.SIGUSR1)
+        time.sleep(SPAN / 8)
+    ended_after(run, start, 3 * SPAN)
+    lines = read_all(run.process.stderr.fileno()).splitlines()
+    if len(lines) < 3 or "idle limit" not in lines[-1] or "in progress" not in lines[0]:
+        raise AssertionError("said %r" % lines)
+
+
+def attempt(name, role, span):
+    """
+    The case in one role, in a directory of its own. A busy machine can be too slow for a limit in the case; a wrong
+    program fails with longer ones too.
+    """
+    global SPAN, LATE
+    SPAN, LATE = span, LATE * 2
+    here = os.getcwd()
+    where = "%s-%s-%s" % (name, role, span)
+    try:
+        os.mkdir(where)
+        os.chdir(where)
+        CASES[name](role)
+        return True
+    except (AssertionError, OSError, ValueError) as error:
+        print("%s, %s, span %g s: %s: %s" % (name, role, span, type(error).__name__, error), flush=True)
+        return False
+    finally:
+        os.chdir(here)
+
+
+def run_case(name):
+    """The case in both roles, each in a process of its own. Returns whether all went well."""
+    children = []
+    for role in "dec", "enc":
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os._exit(0 if any(attempt(name, role, span) for span in (0.4, 0.8, 1.6)) else 1)
+    return not any([os.waitpid(child, 0)[1] for child in children])
+
+
+def main():
+    global NULL
+    os.umask(0o077)
+    NULL = os.open("/dev/null", os.O_RDWR)
+    os.dup2(NULL, 6)
+    os.dup2(NULL, 7)
+    if sys.argv[1:] == ["list"]:
+        print("\n".join(CASES))
+    elif len(sys.argv) > 2 and sys.argv[1] == "case":
+        sys.exit(0 if all([run_case(name) for name in sys.argv[2:]]) else 1)
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

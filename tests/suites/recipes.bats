@@ -1,0 +1,222 @@
+#!/usr/bin/env bats
+# The recipes of the manual pages, as they are written there: with their ports, names and paths, in a network
+# and a view of /usr/local/bin, where `make install` puts the programs, and of /etc of their own.
+# shellcheck disable=SC2154
+
+load ../helpers/lib
+load ../helpers/systemd # for network_up
+
+setup_file() {
+	local program
+	export BATS_NO_PARALLELIZE_WITHIN_FILE=true
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+	for program in nsenter unshare ip; do
+		command -v "$program" >/dev/null || skip "needs $program"
+	done
+	INETD=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/spipe-filters/openbsd-inetd
+	export INETD
+	network_up
+	WORLD=$(mktemp -d /tmp/spipe-recipes.XXXXXX)
+	export WORLD
+	mkdir -p "$WORLD/etc/spipe"
+	# -o: not built anew under the feet of other tests
+	env -u MAKEFLAGS -u MFLAGS -u MAKEOVERRIDES make -s -C "$TESTS/.." install BUILD="$BUILD" DESTDIR="$WORLD" \
+		WITH_SYSTEMD=no -o "$BUILD/spipe-enc" -o "$BUILD/spipe-dec" >"$WORLD/install.log" 2>&1 || {
+		cat "$WORLD/install.log"
+		return 1
+	}
+	echo '127.0.0.1 localhost server.example host' >"$WORLD/etc/hosts"
+	head -c 32 /dev/urandom >"$WORLD/etc/spipe/inside.key"
+	# the user of the line for inetd.conf
+	{
+		grep -v '^spipe:' /etc/passwd
+		echo 'spipe:x:64999:64999::/nonexistent:/usr/sbin/nologin'
+	} >"$WORLD/etc/passwd"
+	chmod 755 "$WORLD" "$WORLD"/{etc,etc/spipe}
+	chmod 644 "$WORLD"/etc/{hosts,passwd}
+	chown 64999 "$WORLD/etc/spipe/inside.key"
+	chmod 400 "$WORLD/etc/spipe/inside.key"
+	if ! near mount -t overlay -o "lowerdir=$WORLD/usr/local/bin:/usr/local/bin" overlay /usr/local/bin ||
+		! near mount -t overlay -o "lowerdir=$WORLD/etc:/etc" overlay /etc; then
+		teardown_file
+		skip "cannot mount over /usr/local/bin here"
+	fi
+}
+
+teardown_file() {
+	[ -z "${NETWORK:-}" ] || network_down
+	[ -z "${WORLD:-}" ] || rm -rf "$WORLD"
+}
+
+setup() {
+	setup_test
+	PAGE=$WORLD/usr/local/share/man/man1/spipe-enc.1
+	cp "$WORLD/etc/spipe/inside.key" inside.key
+	cp key mail.key
+	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+}
+
+listens() {
+	[ -n "$(near ss -Hltn "sport = :$1")" ]
+}
+
+# recipe TEXT: the command line in the manual's EXAMPLES that holds TEXT.
+recipe() {
+	local line
+	line=$(sed -n '/^\.Sh EXAMPLES/,$p' "$PAGE" | sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' |
+		grep -F -e "$1")
+	if [ "$(wc -l <<<"$line")" -ne 1 ] || [ -z "$line" ]; then
+		echo "not one line with $1: $line" >&2
+		return 1
+	fi
+	echo "$line"
+}
+
+# echo_server PORT: what comes, goes back, in capitals.
+echo_server() {
+	near_background socat -t 10 "TCP-LISTEN:$1,fork,reuseaddr,bind=127.0.0.1" EXEC:'stdbuf -oL tr a-z A-Z' 2>echo.err
+	eventually 5 listens "$1"
+}
+
+# works: what real spipe sends through port 8022 comes back.
+works() {
+	random 100000 in
+	tr '[:lower:]' '[:upper:]' <in >expected
+	near timeout 20 "$NET" exchange in out spipe -t 127.0.0.1:8022 -k inside.key
+	cmp out expected
+}
+
+# offer TEXT: run that recipe, and test what it offers. Then once more from 127.0.0.9, with a command that tells
+# whom it sees.
+offer() {
+	local line server
+	echo_server 22
+	line=$(recipe "$1")
+	near_background bash -c "exec $line" >server.out 2>server.err
+	server=${pids[-1]}
+	eventually 5 listens 8022
+	works
+	kill "$server"
+	gone_within 5 "$server"
+	eventually 5 not listens 8022
+	[[ $line == *'-p -k inside.key nc -F 127.0.0.1 22'* ]]
+	near_background bash -c "exec ${line/-p -k inside.key nc -F 127.0.0.1 22/-k inside.key env}" >>server.out 2>>server.err
+	eventually 5 listens 8022
+	: >in
+	near timeout 20 "$NET" exchange in out spipe-enc -k inside.key nc -N -s 127.0.0.9 127.0.0.1 8022 2>enc.err
+	grep -x SPIPE_PEER_ADDR=127.0.0.9 out
+	grep -x SPIPE_KEY=inside.key out
+}
+
+@test "recipe: tcpserver" {
+	offer 'tcpserver -HR -l 0 0.0.0.0 8022'
+}
+
+@test "recipe: socat with nofork" {
+	offer "nc -F 127.0.0.1 22',nofork"
+}
+
+@test "recipe: systemd-socket-activate" {
+	command -v systemd-socket-activate >/dev/null || skip "no systemd-socket-activate"
+	offer 'systemd-socket-activate --accept -l'
+}
+
+@test "recipe: systemd-socket-activate --inetd" {
+	command -v systemd-socket-activate >/dev/null || skip "no systemd-socket-activate"
+	offer 'systemd-socket-activate --accept --inetd'
+}
+
+@test "recipe: ncat" {
+	command -v ncat >/dev/null || skip "no ncat"
+	echo_server 22
+	near_background bash -c "exec $(recipe 'ncat -l -k -e')" >server.out 2>server.err
+	eventually 5 listens 8022
+	# ncat ends the connection at the client's end of input: ask, and end only after the answer
+	mkfifo fifo
+	exec 5<>fifo
+	near_background spipe -t 127.0.0.1:8022 -k inside.key <fifo >answer
+	echo hello >&5
+	eventually 10 grep -qx HELLO answer
+	exec 5>&-
+}
+
+@test "recipe: socat that relays" {
+	offer 'socat -t 60 TCP-LISTEN'
+}
+
+@test "recipe: a line in inetd.conf" {
+	[ -x "$INETD/usr/sbin/inetd" ] || skip "no OpenBSD inetd (make deps)"
+	echo_server 22
+	recipe 'stream tcp' >inetd.conf
+	near_background env LD_LIBRARY_PATH="$INETD/usr/lib/$(uname -m)-linux-gnu:$INETD/lib/$(uname -m)-linux-gnu" \
+		"$INETD/usr/sbin/inetd" -i "$PWD/inetd.conf" >inetd.out 2>inetd.err
+	eventually 5 listens 8022
+	works
+}
+
+@test "recipe: tcpserver in front of a far mail server" {
+	echo_server 25
+	near_background spiped -F -d -s '[127.0.0.1]:8025' -t '[127.0.0.1]:25' -k mail.key
+	eventually 5 listens 8025
+	near_background bash -c "exec $(recipe '127.0.0.1 2525')" 2>server.err
+	eventually 5 listens 2525
+	random 100000 in
+	tr '[:lower:]' '[:upper:]' <in >expected
+	near timeout 20 "$NET" exchange in out 127.0.0.1:2525
+	cmp out expected
+}
+
+@test "recipe: an archive, whole or not at all" {
+	mkdir dir there
+	cp key there
+	random 3000000 dir/file
+	near_background bash -c "cd there && exec $(recipe "gunzip | tar x'")" 2>server.err
+	eventually 5 listens 8025
+	# tcpclient asks a DNS server for names, and there is none here
+	near bash -c "$(recipe 'tar cz dir' | sed 's/ host / 127.0.0.1 /')"
+	eventually 5 cmp dir/file there/dir/file
+}
+
+@test "spipetab(5): every line that it shows makes its units" {
+	sed -n '/^\.Bd/,/^\.Ed/p' "$TESTS/../man/spipetab.5" | grep -E '^[a-z-]+ (enc|dec) ' >lines
+	[ "$(wc -l <lines)" -ge 8 ]
+	[ -x "$BUILD/spipe-generator" ] || skip "built without systemd"
+	local line
+	while read -r line; do
+		rm -rf units
+		mkdir units
+		echo "$line" >tab
+		SPIPETAB=$PWD/tab "$BUILD/spipe-generator" units
+		[ -e "units/spipe-${line%% *}.socket" ]
+		[ -e "units/spipe-${line%% *}@.service" ]
+	done <lines
+	# spiped takes the lines that are said to do the same
+	grep '^spiped ' "$TESTS/../man/spipetab.5" >theirs
+	[ "$(wc -l <theirs)" -eq 3 ]
+	while read -r line; do
+		line=${line/-k *key/-k missing}
+		run bash -c "${line/-u redis/}"
+		[[ $output != *usage* ]]
+	done <theirs
+}
+
+@test "spipetab(5): the command that it shows takes what a client sends" {
+	local command
+	command=$(sed -n 's/^[a-z]* dec [^ ]* "exec:\([^"]*\)" .*/\1/p' "$TESTS/../man/spipetab.5")
+	[ "$(wc -l <<<"$command")" -eq 1 ]
+	# shellcheck disable=SC2086
+	listen server "$DEC" -k key $command
+	[ "$(printf hello | "$ENC" -k key nc -N 127.0.0.1 "$port")" = hello ]
+	statuses server 10 0
+}
+
+@test "spipetab(5) has every option that the generator knows, and no other" {
+	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Isolation/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
+		grep -oE 'Cm [a-z]+' | cut -c 4- | sort -u >page
+	{
+		grep -oE '^\s*\[[A-Z]+\] = \{ "[a-z]+' "$TESTS/../units/spipe-generator.c" | grep -oE '[a-z]+$'
+		grep -oE 'strcmp\(word, "[a-z]+"' "$TESTS/../units/spipe-generator.c" | grep -oE '"[a-z]+' | tr -d '"'
+	} | sort -u >code
+	diff page code
+	[ "$(wc -l <code)" -ge 20 ]
+}

@@ -1,0 +1,1082 @@
+#!/usr/bin/python3
+"""What the two programs do with one connection, with a socket of ours at each end of it.
+
+relay.py list             the names of the cases
+relay.py case NAME...     run them, with the programs $ENC and $DEC
+
+    app --- spipe-enc === spipe-dec --- service
+
+`app` and `service` are our sockets; the programs have their far sides as descriptors 6 and 7.
+"""
+
+import fcntl
+import hashlib
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tty
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
+from peer import LIMIT, SECRET, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
+
+CASES = {}
+NULL = None
+MEMORY = 16384 if SLOW == 1 else 1 << 20  # KiB that a program may have; instrumented ones take what they need
+
+
+def case(function):
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+class Wrong(Exception):
+    """A case found what should not be."""
+
+
+def expect(what, is_what, *wanted):
+    if is_what not in wanted:
+        raise Wrong("%s: %r, not %s" % (what, is_what, " or ".join(map(repr, wanted))))
+
+
+def spawn(role, near, far=None, command=(), options=(), stderr=None, wrap=(), **more):
+    """
+    Start a program. near: its stdin and stdout, one object for both or a pair; far: descriptors 6 and 7, alike;
+    wrap: a command that is to start it.
+    """
+    def pair(x):
+        return x if isinstance(x, tuple) else (x, x)
+
+    passed = list(more.pop("pass_fds", ()))
+    if far is not None:
+        for number, one in zip((6, 7), pair(far)):
+            os.dup2(one if isinstance(one, int) else one.fileno(), number)
+        passed += [6, 7]
+    arguments = [*wrap, os.environ[role.upper()], "-k", "secret", *options]
+    if command:
+        arguments += ["--", *command]
+    stdin, stdout = pair(near)
+    process = subprocess.Popen(
+        arguments, stdin=stdin, stdout=stdout, stderr=stderr or subprocess.PIPE, pass_fds=passed, **more
+    )
+    process.role = role
+    for number in 6, 7:
+        os.dup2(NULL, number)
+    return process
+
+
+def finish(process, *wanted, seconds=LIMIT, says=None):
+    """Wait for a program's end: one of these statuses, within that time, with what it said."""
+    try:
+        status = process.wait(seconds * SLOW)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise Wrong("spipe-%s did not end within %g s" % (process.role, seconds)) from None
+    message = read_all(process.stderr.fileno()) if process.stderr else ""
+    if status not in wanted:
+        raise Wrong("spipe-%s: status %s, not %s; %r" % (process.role, status, wanted, message))
+    if status == 0 and message:
+        raise Wrong("spipe-%s was clean, but said %r" % (process.role, message))
+    if status > 0 and process.stderr:
+        if message.count("\n") != 1 or not message.startswith("spipe-%s: " % process.role):
+            raise Wrong("spipe-%s: status %s with %r" % (process.role, status, message))
+    if says and says not in message:
+        raise Wrong("spipe-%s: nothing of %r in %r" % (process.role, says, message))
+    return message
+
+
+class Tunnel:
+    """Both programs, joined. `make` makes each pair of sockets."""
+
+    def __init__(self, make=tcp_pair, options=()):
+        self.app, near = make()
+        enc_wire, dec_wire = tcp_pair()
+        self.service, far = make()
+        self.dec = spawn("dec", dec_wire, far, options=options)
+        self.enc = spawn("enc", near, enc_wire, options=options)
+        for sock in near, enc_wire, dec_wire, far:
+            sock.close()
+        for sock in self.app, self.service:
+            sock.settimeout(LIMIT * SLOW)
+
+    def finish(self, enc, dec, seconds=2.0):
+        """Both end with these statuses (a number, or several), soon."""
+        start = time.monotonic()
+        for process, wanted in (self.enc, enc), (self.dec, dec):
+            finish(process, *(wanted if isinstance(wanted, tuple) else (wanted,)),
+                   seconds=max(0.1, start + seconds - time.monotonic()))
+
+
+def get(sock, size):
+    """Exactly so many bytes."""
+    data = bytearray()
+    while len(data) < size:
+        more = sock.recv(min(1 << 18, size - len(data)))
+        if not more:
+            raise Wrong("an end after %d of %d bytes" % (len(data), size))
+        data += more
+    return bytes(data)
+
+
+def put(sock, data):
+    """Send in the background, so that the test can go on reading."""
+    thread = threading.Thread(target=sock.sendall, args=(data,), daemon=True)
+    thread.start()
+    return thread
+
+
+def ended(sock):
+    """The other side's clean end, at once."""
+    data, how = drain(sock)
+    expect("the end", (data, how), (b"", "end"))
+
+
+def nothing(sock, seconds=0.3):
+    """Nothing comes, not even an end, for that time."""
+    if select.select([sock], [], [], seconds)[0]:
+        raise Wrong("not silent: %r" % (drain(sock),))
+
+
+def memory(process):
+    """Resident memory, KiB."""
+    with open("/proc/%d/status" % process.pid) as lines:
+        for line in lines:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    raise Wrong("no VmRSS")
+
+
+def ends(tunnel):
+    return (tunnel.app, tunnel.service), (tunnel.service, tunnel.app)
+
+
+# --- ends -----------------------------------------------------------------------------------------------
+
+
+def half_close(which):
+    """One side ends first; the other goes on, falls silent, goes on, and ends."""
+    for make in tcp_pair, socket.socketpair:
+        tunnel = Tunnel(make)
+        first, second = ends(tunnel)[which]
+        first.sendall(b"question")
+        first.shutdown(socket.SHUT_WR)
+        expect("the question", get(second, 8), b"question")
+        ended(second)
+        nothing(first)
+        second.sendall(b"late answer")
+        expect("the answer", get(first, 11), b"late answer")
+        nothing(first)
+        data = os.urandom(3000000)
+        sender = put(second, data)
+        if get(first, len(data)) != data:
+            raise Wrong("data differs")
+        sender.join()
+        second.shutdown(socket.SHUT_WR)
+        ended(first)
+        tunnel.finish(0, 0, seconds=1.0)
+
+
+@case
+def half_close_app_first():
+    """The client ends first, and a late reply comes."""
+    half_close(0)
+
+
+@case
+def half_close_service_first():
+    """The service ends first, and the client goes on."""
+    half_close(1)
+
+
+@case
+def end_follows_data():
+    """An end right behind much data: everything is delivered before it, in both directions."""
+    for size in 0, 1, 1024, 65536, 5000000:
+        tunnel = Tunnel()
+        data = os.urandom(size), os.urandom(size)
+        results = [None, None]
+
+        def receive(i, sock):
+            results[i] = drain(sock)
+
+        threads = []
+        for i, (sock, block) in enumerate(((tunnel.app, data[0]), (tunnel.service, data[1]))):
+            def send(sock=sock, block=block):
+                sock.sendall(block)
+                sock.shutdown(socket.SHUT_WR)
+            threads += [threading.Thread(target=send), threading.Thread(target=receive, args=(i, sock))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if results != [(data[1], "end"), (data[0], "end")]:
+            raise Wrong("%d bytes: got %s" % (size, [(len(r[0]), r[1]) for r in results]))
+        tunnel.finish(0, 0, seconds=1.0)
+
+
+@case
+def close_at_once():
+    """A client that connects and closes at once."""
+    for which in 0, 1:
+        tunnel = Tunnel()
+        first, second = ends(tunnel)[which]
+        first.close()
+        ended(second)
+        second.close()
+        tunnel.finish(0, 0, seconds=1.0)
+
+
+@case
+def no_delay_at_the_end():
+    """After the last byte both programs are gone at once."""
+    for _ in range(5):
+        tunnel = Tunnel()
+        tunnel.app.sendall(b"ping")
+        get(tunnel.service, 4)
+        tunnel.app.shutdown(socket.SHUT_WR)
+        ended(tunnel.service)
+        tunnel.service.shutdown(socket.SHUT_WR)
+        ended(tunnel.app)
+        tunnel.finish(0, 0, seconds=0.5)
+
+
+# --- flow -----------------------------------------------------------------------------------------------
+
+
+@case
+def only_writing():
+    """Both sides write as much as they can and read nothing; then both read, and all is there."""
+    tunnel = Tunnel()
+    data = os.urandom(16 << 20), os.urandom(16 << 20)
+    senders = [put(tunnel.app, data[0]), put(tunnel.service, data[1])]
+    for process in tunnel.enc, tunnel.dec:
+        stable(lambda process=process: open("/proc/%d/io" % process.pid).read())
+    for process in tunnel.enc, tunnel.dec:
+        if memory(process) > MEMORY:
+            raise Wrong("spipe-%s: %d KiB of memory" % (process.role, memory(process)))
+    results = [None, None]
+
+    def receive(i, sock):
+        results[i] = get(sock, 16 << 20)
+
+    receivers = [
+        threading.Thread(target=receive, args=(0, tunnel.service)),
+        threading.Thread(target=receive, args=(1, tunnel.app)),
+    ]
+    for thread in receivers:
+        thread.start()
+    for thread in receivers + senders:
+        thread.join()
+    if results != list(data):
+        raise Wrong("data differs")
+    tunnel.app.shutdown(socket.SHUT_WR)
+    tunnel.service.shutdown(socket.SHUT_WR)
+    tunnel.finish(0, 0)
+
+
+def stable(read, seconds=0.3):
+    """Wait until what read() returns has not changed for that long."""
+    last, since, start = read(), time.monotonic(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        time.sleep(0.02)
+        now = read()
+        if now != last:
+            last, since = now, time.monotonic()
+        if time.monotonic() - start > LIMIT * SLOW:
+            raise Wrong("it never comes to rest")
+
+
+@case
+def both_ways_randomly():
+    """Writes and reads of random sizes, both ways at once."""
+    import random
+
+    dice = random.Random(1)
+    tunnel = Tunnel()
+    sums = [hashlib.sha256() for _ in range(4)]
+
+    def send(sock, digest, total):
+        while total:
+            block = os.urandom(min(total, dice.choice((1, 10, 1023, 1024, 1025, 4000, 70000, 300000))))
+            digest.update(block)
+            sock.sendall(block)
+            total -= len(block)
+        sock.shutdown(socket.SHUT_WR)
+
+    def receive(sock, digest):
+        while True:
+            block = sock.recv(dice.choice((1, 100, 5000, 100000)))
+            if not block:
+                return
+            digest.update(block)
+
+    threads = [
+        threading.Thread(target=send, args=(tunnel.app, sums[0], 8 << 20)),
+        threading.Thread(target=receive, args=(tunnel.service, sums[1])),
+        threading.Thread(target=send, args=(tunnel.service, sums[2], 8 << 20)),
+        threading.Thread(target=receive, args=(tunnel.app, sums[3])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    digests = [s.digest() for s in sums]
+    if digests[0] != digests[1] or digests[2] != digests[3]:
+        raise Wrong("data differs")
+    tunnel.finish(0, 0)
+
+
+def stalled(which):
+    """A reader that stalls for seconds: memory is bounded, the writer waits, and nothing is lost."""
+    tunnel = Tunnel()
+    writer, reader = ends(tunnel)[which]
+    writer.setblocking(False)
+    digest, block, sent = hashlib.sha256(), os.urandom(65536), 0
+    end = time.monotonic() + 3  # the stall: time is what is tested
+    while time.monotonic() < end:
+        if select.select([], [writer], [], 0.1)[1]:
+            try:
+                n = writer.send(block)
+            except BlockingIOError:
+                continue
+            digest.update(block[:n])
+            sent += n
+            if sent > 256 << 20:
+                raise Wrong("more than 256 MiB were taken while nobody read")
+    for process in tunnel.enc, tunnel.dec:
+        if memory(process) > MEMORY:
+            raise Wrong("spipe-%s: %d KiB of memory" % (process.role, memory(process)))
+    # The other direction is not held up by this one.
+    reader.sendall(b"still here")
+    writer.setblocking(True)
+    writer.settimeout(LIMIT)
+    expect("the other direction", get(writer, 10), b"still here")
+    writer.shutdown(socket.SHUT_WR)
+    got = hashlib.sha256()
+    while True:
+        data = reader.recv(1 << 18)
+        if not data:
+            break
+        got.update(data)
+    if got.digest() != digest.digest():
+        raise Wrong("data differs")
+    reader.close()
+    ended(writer)
+    tunnel.finish(0, 0)
+
+
+@case
+def stalled_service():
+    stalled(0)
+
+
+@case
+def stalled_app():
+    stalled(1)
+
+
+@case
+def tiny_writes():
+    """1-byte writes, and answers to each."""
+    tunnel = Tunnel()
+    for sock in tunnel.app, tunnel.service:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for i in range(1000):
+        tunnel.app.sendall(bytes([i % 256]))
+        expect("byte", tunnel.service.recv(10), bytes([i % 256]))
+        tunnel.service.sendall(bytes([i % 251]))
+        expect("answer", tunnel.app.recv(10), bytes([i % 251]))
+    data = os.urandom(5000)
+    for byte in data:
+        tunnel.app.sendall(bytes([byte]))
+    if get(tunnel.service, len(data)) != data:
+        raise Wrong("data differs")
+    tunnel.app.close()
+    tunnel.service.close()
+    tunnel.finish(0, 0)
+
+
+@case
+def promptness():
+    """A small message is passed on at once: nothing waits for more to come."""
+    tunnel = Tunnel()
+    tunnel.app.sendall(b"x")
+    get(tunnel.service, 1)
+    times = []
+    for _ in range(50):
+        start = time.monotonic()
+        tunnel.app.sendall(b"x")
+        get(tunnel.service, 1)
+        tunnel.service.sendall(b"x")
+        get(tunnel.app, 1)
+        times.append(time.monotonic() - start)
+    if sorted(times)[25] > 0.02 * SLOW:
+        raise Wrong("a round trip took %.1f ms" % (sorted(times)[25] * 1000))
+    tunnel.app.close()
+    tunnel.service.close()
+    tunnel.finish(0, 0)
+
+
+# --- losses ---------------------------------------------------------------------------------------------
+
+
+def lost(which, how):
+    """One side is reset; the other learns it as a reset (or had its good end), and both programs end at once."""
+    tunnel = Tunnel()
+    first, second = ends(tunnel)[which]
+    first.sendall(b"hello")
+    get(second, 5)
+    had_end = False
+    if how == "after its end":
+        first.shutdown(socket.SHUT_WR)
+        ended(second)
+        had_end = True
+    elif how == "after the other's end":
+        second.shutdown(socket.SHUT_WR)
+        ended(first)
+    elif how == "in a flood":
+        second.setblocking(False)
+        try:
+            while True:
+                second.send(bytes(65536))
+        except BlockingIOError:
+            second.settimeout(LIMIT * SLOW)
+    reset(first)
+    if not had_end:
+        _, end = drain(second)
+        expect("the other side saw", end, "reset")
+    tunnel.finish(74, (74, 76), seconds=1.0) if which == 0 else tunnel.finish((74, 76), 74, seconds=1.0)
+
+
+for _which, _name in (0, "app"), (1, "service"):
+    for _how in "while all is silent", "after its end", "after the other's end", "in a flood":
+        CASES["%s-reset-%s" % (_name, _how.replace(" ", "-").replace("'", ""))] = (
+            lambda which=_which, how=_how: lost(which, how)
+        )
+
+
+@case
+def close_with_unread():
+    """A side that closes with unread data resets its connection; the other must hear of it."""
+    for which in 0, 1:
+        tunnel = Tunnel()
+        first, second = ends(tunnel)[which]
+        second.sendall(b"never read")
+        first.recv(1)
+        first.close()
+        _, end = drain(second)
+        expect("the other side saw", end, "reset")
+        for process in tunnel.enc, tunnel.dec:
+            finish(process, 74, 76, seconds=1.0)
+
+
+@case
+def killed_program():
+    """When one of the programs is killed, the far end does not see a good end from the other in mid-packet."""
+    for victim in "enc", "dec":
+        tunnel = Tunnel()
+        tunnel.app.sendall(b"x")
+        get(tunnel.service, 1)
+        process, other = (tunnel.enc, tunnel.dec) if victim == "enc" else (tunnel.dec, tunnel.enc)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        tunnel.app.close()
+        tunnel.service.close()
+        finish(other, 0, 74, 76, seconds=1.0)
+
+
+def signalled(number):
+    """A signal ends it, by that signal, and neither side takes it for a good end."""
+    for victim in "enc", "dec":
+        tunnel = Tunnel()
+        tunnel.app.sendall(b"x")
+        get(tunnel.service, 1)
+        process, other = (tunnel.enc, tunnel.dec) if victim == "enc" else (tunnel.dec, tunnel.enc)
+        process.send_signal(number)
+        own, away = (tunnel.app, tunnel.service) if victim == "enc" else (tunnel.service, tunnel.app)
+        expect("its plaintext side saw", drain(own), (b"", "reset"))
+        expect("the far plaintext side saw", drain(away), (b"", "reset"))
+        expect("its status", process.wait(3 * SLOW), -number)
+        message = read_all(process.stderr.fileno())
+        if message and (message.count("\n") != 1 or not message.startswith("spipe-%s: " % victim)):
+            raise Wrong("stderr was %r" % message)
+        finish(other, 74, seconds=1.0)
+
+
+for _signal in "TERM", "INT", "HUP":
+    CASES["signal-%s" % _signal] = lambda number=getattr(signal, "SIG" + _signal): signalled(number)
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+def with_command(command, options=()):
+    """spipe-dec with a command, and the client's side of it: (client socket, spipe-enc, spipe-dec)."""
+    app, near = tcp_pair()
+    enc_wire, dec_wire = tcp_pair()
+    dec = spawn("dec", dec_wire, command=command, options=options)
+    enc = spawn("enc", near, enc_wire)
+    for sock in near, enc_wire, dec_wire:
+        sock.close()
+    app.settimeout(LIMIT * SLOW)
+    return app, enc, dec
+
+
+@case
+def every_signal_is_a_break():
+    """Whatever signal ends us, the command is killed before its input ends: it never finishes its work."""
+    for number in signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR2, signal.SIGXCPU:
+        signal.signal(number, signal.SIG_DFL)  # a shell's background job ignores some, and so would ours
+        app, enc, dec = with_command(["sh", "-c", "head -c 1; cat >/dev/null; touch finished"])
+        app.sendall(b"x")
+        expect("echo", get(app, 1), b"x")
+        dec.send_signal(number)
+        finish(dec, -number)
+        finish(enc, 74, 76)
+        if os.path.exists("finished"):
+            raise Wrong("signal %d showed the command a clean end" % number)
+        app.close()
+
+
+@case
+def signal_in_a_flood():
+    """A signal is heard although there is always something to read: the flood has the CPU, spipe-dec the rest."""
+    client, wire = tcp_pair()
+    cpu = {min(os.sched_getaffinity(0))}
+    zero, null = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_RDWR)
+    enc = spawn("enc", (zero, null), client,
+                preexec_fn=lambda: os.sched_setaffinity(0, cpu))
+    dec = spawn("dec", wire, null,
+                preexec_fn=lambda: (os.sched_setaffinity(0, cpu), os.nice(19)))
+    client.close()
+    wire.close()
+    while int(open("/proc/%d/stat" % dec.pid).read().rsplit(")", 1)[1].split()[11]) < 30:
+        time.sleep(0.01)  # until 0.3 s of CPU are spent on it
+    dec.send_signal(signal.SIGTERM)
+    finish(dec, -signal.SIGTERM, seconds=1)
+    finish(enc, 74)
+
+
+@case
+def nobody_left_to_read():
+    """A command says much and exits, the client is slow and still talks: where less arrives we do not end well."""
+    size = 300000
+    wire, theirs = tcp_pair()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.settimeout(LIMIT * SLOW)
+    dec = spawn("dec", theirs, command=["head", "-c", str(size), "/dev/zero"])
+    theirs.close()
+    client = Peer(wire, True, SHARED)
+    client.shake()
+    start, talked, got = time.monotonic(), False, 0
+    try:
+        while got < size:
+            got += len(client.take_packet())
+            if time.monotonic() - start > 2.6 and not talked:
+                wire.sendall(client.out.seal(b"still here"))
+                talked = True
+            time.sleep(0 if talked else 0.02)
+    except ConnectionResetError:
+        finish(dec, 74, seconds=5)
+        return
+    wire.close()
+    finish(dec, 0, 74, seconds=5)
+
+
+@case
+def command_fails_at_the_end():
+    """A command's failure is reported, after everything it said was delivered."""
+    for script, words in (
+        ("cat; exit 3", "3"),
+        ("cat; kill -9 $$", "kill"),
+        ("exit 7", "7"),
+        ("cat >/dev/null; printf bye; exit 255", "255"),
+    ):
+        app, enc, dec = with_command(["sh", "-c", script])
+        app.shutdown(socket.SHUT_WR)
+        # Whether a failure after the last byte is a break for the client is not promised: the bytes are.
+        data, _ = drain(app)
+        expect("what it said", data, b"bye" if "bye" in script else b"")
+        finish(dec, 69, seconds=1.0, says=words)
+        finish(enc, 0, 74, 76, seconds=1.0)
+
+
+@case
+def command_ends_with_unread_input():
+    """A command that exits while the client still sends: the client is not left hanging."""
+    app, enc, dec = with_command(["sh", "-c", "head -c 10 >/dev/null; printf enough"])
+    app.settimeout(5 * SLOW)
+    try:
+        for _ in range(2000):
+            app.sendall(bytes(65536))
+        raise Wrong("the client could send 128 MB to nobody")
+    except ConnectionError:
+        pass
+    except socket.timeout:
+        raise Wrong("the client was left hanging") from None
+    finish(dec, 74, seconds=2.0)
+    finish(enc, 74, 76, seconds=2.0)
+
+
+@case
+def command_ends_but_not_its_input():
+    """A command that has said everything and exits ends the connection, with the client silent but open."""
+    app, enc, dec = with_command(["sh", "-c", "printf done"])
+    data, how = drain(app)
+    expect("the client got", (data, how), (b"done", "end"))
+    app.close()
+    finish(dec, 0, seconds=2.0)
+    finish(enc, 0, seconds=2.0)
+
+
+@case
+def command_half_closes():
+    """A command that ends its output and goes on reading."""
+    code = (
+        "import os,socket; s=socket.socket(fileno=0); s.sendall(b'bye'); s.shutdown(socket.SHUT_WR)\n"
+        "open('got','wb').write(b''.join(iter(lambda: s.recv(65536), b'')))"
+    )
+    app, enc, dec = with_command([sys.executable, "-c", code])
+    expect("the client got", drain(app), (b"bye", "end"))
+    data = os.urandom(300000)
+    app.sendall(data)
+    app.shutdown(socket.SHUT_WR)
+    finish(dec, 0)
+    finish(enc, 0)
+    with open("got", "rb") as f:
+        if f.read() != data:
+            raise Wrong("data differs")
+
+
+@case
+def command_outlives_its_ends():
+    """Both directions have ended but the command stays: it is given two seconds, then killed, and named."""
+    code = "import socket,time; s=socket.socket(fileno=0); s.recv(1); s.shutdown(2); time.sleep(60)"
+    app, enc, dec = with_command([sys.executable, "-c", code])
+    app.shutdown(socket.SHUT_WR)
+    start = time.monotonic()
+    expect("the client got", drain(app)[0], b"")
+    finish(dec, 69, seconds=4.0)
+    if time.monotonic() - start < 1:
+        raise Wrong("it was given %.1f s" % (time.monotonic() - start))
+    finish(enc, 0, 74)
+
+
+# --- the near side --------------------------------------------------------------------------------------
+
+
+def echo_service(far):
+    """Answer everything on a socket with itself, until its end."""
+    def run():
+        try:
+            while True:
+                data = far.recv(1 << 16)
+                if not data:
+                    break
+                far.sendall(data)
+            far.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def echo_through(near, read_end, write_end, finish_sending, size=3000000, **how):
+    """spipe-enc with a given near side, an echo at the far end of a spipe-dec; returns the enc process."""
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    echo_service(service)
+    dec = spawn("dec", dec_wire, far)
+    enc = spawn("enc", near, enc_wire, **how)
+    for sock in enc_wire, dec_wire, far:
+        sock.close()
+    data = os.urandom(size)
+
+    def send():
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(write_end, view[:65536]) :]
+            except BlockingIOError:
+                select.select([], [write_end], [])
+        finish_sending()
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    got = bytearray()
+    while len(got) < size:
+        try:
+            more = os.read(read_end, 65536)
+        except BlockingIOError:
+            select.select([read_end], [], [])
+            continue
+        if not more:
+            raise Wrong("an end after %d bytes" % len(got))
+        got += more
+    if bytes(got) != data:
+        raise Wrong("data differs")
+    sender.join()
+    return enc, dec
+
+
+@case
+def near_pipes():
+    """The near side as two pipes."""
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    enc, dec = echo_through((in_read, out_write), out_read, in_write, lambda: os.close(in_write))
+    os.close(out_write)
+    expect("the end", os.read(out_read, 1), b"")
+    finish(enc, 0, seconds=1)
+    finish(dec, 0, seconds=1)
+
+
+@case
+def near_pipe_reader_goes():
+    """The reader of our output closes its pipe: the next byte that can't be delivered ends us, and not before."""
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    enc, dec = echo_through((in_read, out_write), out_read, in_write, lambda: None, size=1000)
+    os.close(out_write)
+    os.close(out_read)
+    try:
+        enc.wait(0.3)
+        raise Wrong("it ended while nothing was lost yet")
+    except subprocess.TimeoutExpired:
+        pass
+    os.write(in_write, b"comes back")
+    finish(enc, 74, seconds=1)
+    finish(dec, 74, 76, seconds=1)
+
+
+@case
+def near_socketpair():
+    """The near side as a UNIX socket."""
+    app, near = socket.socketpair()
+    enc, dec = echo_through(near, app.fileno(), app.fileno(), lambda: app.shutdown(socket.SHUT_WR))
+    near.close()
+    ended(app)
+    finish(enc, 0, seconds=1)
+    finish(dec, 0, seconds=1)
+
+
+def non_blocking(fd):
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK)
+
+
+@case
+def near_nonblock_is_left_as_found():
+    """O_NONBLOCK on what others share is neither needed nor changed, on sockets and pipes, near and far."""
+    for flag in True, False:
+        app, near = tcp_pair()
+        enc_wire, dec_wire = tcp_pair()
+        service, far = tcp_pair()
+        in_read, in_write = os.pipe()
+        watched = near, enc_wire, dec_wire, far
+        for sock in watched:
+            os.set_blocking(sock.fileno(), not flag)
+        echo_service(service)
+        dec = spawn("dec", dec_wire, far)
+        enc = spawn("enc", near, enc_wire)
+        data = os.urandom(8 << 20)
+        sender = put(app, data)
+        for part in range(8):
+            if get(app, 1 << 20) != data[part << 20 : (part + 1) << 20]:
+                raise Wrong("data differs")
+            for sock in watched:
+                if non_blocking(sock.fileno()) != flag:
+                    raise Wrong("O_NONBLOCK was changed to %s during the transfer" % (not flag))
+        sender.join()
+        app.shutdown(socket.SHUT_WR)
+        finish(enc, 0)
+        finish(dec, 0)
+        for sock in watched:
+            if non_blocking(sock.fileno()) != flag:
+                raise Wrong("O_NONBLOCK was left as %s" % (not flag))
+
+
+@case
+def near_nonblock_pipes():
+    """Pipes with O_NONBLOCK as the near side; the flag stays."""
+    for flag in True, False:
+        in_read, in_write = os.pipe()
+        out_read, out_write = os.pipe()
+        for fd in in_read, out_write:
+            os.set_blocking(fd, not flag)
+        enc, dec = echo_through((in_read, out_write), out_read, in_write, lambda: os.close(in_write))
+        finish(enc, 0)
+        finish(dec, 0)
+        for fd in in_read, out_write:
+            if non_blocking(fd) != flag:
+                raise Wrong("O_NONBLOCK was changed")
+            os.close(fd)
+        os.close(out_read)
+
+
+@case
+def near_pty_master():
+    """The near side as a terminal's master: what we write comes out of its slave."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    dec = spawn("dec", dec_wire, far)
+    enc = spawn("enc", master, enc_wire)
+    for sock in enc_wire, dec_wire, far:
+        sock.close()
+    service.sendall(b"answer")
+    got = b""
+    while len(got) < 6:
+        if not select.select([slave], [], [], LIMIT * SLOW)[0]:
+            raise Wrong("the slave got %r" % got)
+        got += os.read(slave, 6 - len(got))
+    expect("answer", got, b"answer")
+    for process in enc, dec:
+        process.terminate()
+        process.wait(LIMIT * SLOW)
+
+
+@case
+def near_pty():
+    """The near side as a terminal, raw and with line editing: ^D is an end."""
+    for raw in True, False:
+        master, slave = pty.openpty()
+        if raw:
+            tty.setraw(slave)
+        else:
+            attributes = termios.tcgetattr(slave)
+            attributes[1] &= ~termios.OPOST
+            attributes[3] &= ~termios.ECHO
+            termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        enc_wire, dec_wire = tcp_pair()
+        service, far = tcp_pair()
+        service.settimeout(LIMIT * SLOW)
+        dec = spawn("dec", dec_wire, far)
+        enc = spawn("enc", slave, enc_wire)
+        for sock in enc_wire, dec_wire, far:
+            sock.close()
+        os.write(master, b"typed\n")
+        expect("typed", get(service, 6), b"typed\n")
+        service.sendall(b"answer\n")
+        got = b""
+        while len(got) < 7:
+            got += os.read(master, 100)
+        expect("answer", got, b"answer\n")
+        if raw:
+            service.close()
+            os.close(slave)
+            # Only the terminal's hangup can end the input of a raw one.
+            os.close(master)
+            finish(enc, 0, 74, seconds=2)
+            finish(dec, 0, 74, 76, seconds=2)
+        else:
+            os.write(master, b"\x04")
+            ended(service)
+            service.close()
+            os.close(slave)
+            finish(enc, 0, seconds=2)
+            finish(dec, 0, seconds=2)
+            os.close(master)
+
+
+@case
+def near_terminal_of_another():
+    """As output a terminal that we may not open anew: all gets there, its flags are left alone, and it stops nobody."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    name, mode = os.ttyname(slave), 0
+    os.chmod(name, mode)
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    service.settimeout(LIMIT * SLOW)
+    # Root may open anything, unless it is told otherwise.
+    wrap = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"] if os.getuid() == 0 else []
+    source, theirs = os.pipe()
+    dec = spawn("dec", dec_wire, far)
+    enc = spawn("enc", (source, slave), enc_wire, wrap=wrap)
+    for sock in enc_wire, dec_wire, far:
+        sock.close()
+    data = os.urandom(30000)
+    sender = threading.Thread(target=service.sendall, args=(data,))
+    sender.start()
+    got = b""
+    while len(got) < len(data):
+        if not select.select([master], [], [], LIMIT * SLOW)[0]:
+            raise Wrong("%d bytes came of %d" % (len(got), len(data)))
+        got += os.read(master, 1000)
+    sender.join()
+    expect("whether it is the same", got == data, True)
+    expect("O_NONBLOCK", fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK, 0)
+    # Nobody reads it any more, and it is full: a signal ends us all the same.
+    service.sendall(data)
+    while select.select([], [slave], [], 0.2)[1]:
+        pass
+    enc.terminate()
+    finish(enc, -signal.SIGTERM, seconds=5)
+    finish(dec, 74, 76, seconds=5)
+    os.close(theirs)
+
+
+def systemd_like(sock, fds, role="enc", pid="$$", **how):
+    """Start a program as systemd does: fd 3, LISTEN_FDS and LISTEN_PID."""
+    free = []
+    while True:  # fd 3 and 4 must be ours to give
+        fd = os.open("/dev/null", os.O_RDWR)
+        if fd > 4:
+            os.close(fd)
+            break
+        free.append(fd)
+    kept = {fd: os.dup(fd) for fd in (3, 4)}
+    for fd in 3, 4:
+        os.dup2(sock.fileno(), fd)
+    try:
+        shell = ["sh", "-c", 'export LISTEN_FDS=%s LISTEN_PID=%s; exec "$@"' % (fds, pid), "sh"]
+        return spawn(role, subprocess.DEVNULL, wrap=shell, pass_fds=(3, 4), **how)
+    finally:
+        for fd, copy in kept.items():
+            os.dup2(copy, fd, inheritable=False)
+            os.close(copy)
+        for fd in free:
+            os.close(fd)
+
+
+@case
+def near_listen_fds():
+    """The connection as fd 3, as systemd passes it; how many there are and for whom."""
+    app, near = tcp_pair()
+    app.settimeout(LIMIT * SLOW)
+    enc_wire, dec_wire = tcp_pair()
+    service, far = tcp_pair()
+    echo_service(service)
+    dec = systemd_like(dec_wire, 1, "dec", far=far)
+    enc = systemd_like(near, 1, far=enc_wire)
+    for sock in near, enc_wire, dec_wire, far:
+        sock.close()
+    app.sendall(b"hello")
+    expect("echo", get(app, 5), b"hello")
+    app.shutdown(socket.SHUT_WR)
+    ended(app)
+    finish(enc, 0)
+    finish(dec, 0)
+
+
+@case
+def near_listen_fds_wrong():
+    """More than one socket is an error; none, or somebody else's, leaves stdin and stdout as the near side."""
+    app, near = tcp_pair()
+    for fds, pid, enc_status, dec_status in (
+        ("2", "$$", 64, 64),
+        ("7", "$$", 64, 64),
+        # stdin is /dev/null, an end at once, where fd 3 would stay silent. spipe-enc's far side is silent.
+        ("0", "$$", 75, 77),
+        ("1", "1", 75, 77),
+        ("2", "1", 75, 77),
+    ):
+        for role, status in ("enc", enc_status), ("dec", dec_status):
+            _wire, far = tcp_pair()
+            finish(systemd_like(near, fds, role, pid, far=far, options=("-o", "0.3")), status, seconds=2)
+    nothing(app, 0)
+
+
+@case
+def near_listening_socket():
+    """A socket that listens is no connection: an error, not a hang."""
+    for family in socket.AF_INET, socket.AF_UNIX:
+        listener = socket.socket(family)
+        if family == socket.AF_UNIX:
+            listener.bind("listener.sock")
+        listener.listen()
+        for role in "enc", "dec":
+            wire, far = tcp_pair()
+            finish(spawn(role, listener, far), 64, seconds=2, says="listen")
+            finish(systemd_like(listener, 1, role, far=far), 64, seconds=2, says="listen")
+            nothing(wire, 0)
+
+
+@case
+def near_stderr_is_the_wire():
+    """inetd makes stderr the connection too: nothing but the protocol may appear on it."""
+    talkative = ["sh", "-c", "echo diagnostics >&2; cat"]
+    for name, status in (
+        ("a stranger", 77), ("a close", 77), ("silence", 75), ("a bad packet", 76), ("a good end", 0)
+    ):
+        wire, near = tcp_pair()
+        wire.settimeout(LIMIT * SLOW)
+        process = spawn("dec", near, command=talkative, options=("-o", "0.4"), stderr=near)
+        near.close()
+        peer = Peer(wire, True, SHARED)
+        if status in (76, 0):
+            peer.shake()
+            if status == 76:
+                wire.sendall(bytes(2000))
+            else:
+                wire.shutdown(socket.SHUT_WR)
+        else:
+            peer.take_nonce()
+            if name == "a stranger":
+                wire.sendall(os.urandom(400))
+            elif name == "a close":
+                wire.shutdown(socket.SHUT_WR)
+        expect("after " + name + " was sent", drain(wire)[0], b"")
+        expect("status after " + name, process.wait(3 * SLOW), status)
+    # Errors before the protocol begins.
+    for role, options, command in (
+        ("dec", ("-K", "no-such-directory"), ["true"]),
+        ("dec", ("-Z",), ["true"]),
+        ("enc", (), ["./no-such-command"]),
+        ("enc", ("-o", "0"), ["true"]),
+    ):
+        wire, near = tcp_pair()
+        wire.settimeout(LIMIT * SLOW)
+        process = spawn(role, near, command=command, options=options, stderr=near)
+        near.close()
+        data, _ = drain(wire)
+        expect("%s %s sent" % (options, command), data, b"")
+        if process.wait(3 * SLOW) not in (64, 69, 78):
+            raise Wrong("status %d after %s %s" % (process.returncode, options, command))
+    # spipe-enc's near side is the plaintext: there, too, no diagnostics, neither ours nor the command's.
+    for command in None, ["sh", "-c", "echo diagnostics >&2; head -c 400 /dev/urandom; cat >/dev/null"]:
+        app, near = tcp_pair()
+        app.settimeout(LIMIT * SLOW)
+        wire, far = tcp_pair()
+        wire.sendall(os.urandom(400))
+        process = spawn("enc", near, None if command else far, command=command or (), stderr=near)
+        near.close()
+        far.close()
+        expect("what the client was sent", drain(app)[0], b"")
+        expect("status", process.wait(3 * SLOW), 77)
+
+
+# --- main -----------------------------------------------------------------------------------------------
+
+
+def main():
+    global NULL
+    if sys.argv[1:] == ["list"]:
+        return print("\n".join(CASES))
+    if sys.argv[1:2] != ["case"] or len(sys.argv) < 3:
+        sys.exit(__doc__)
+    NULL = fcntl.fcntl(os.open("/dev/null", os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, 10)
+    for fd in 6, 7:  # nothing else may come to lie there
+        os.dup2(NULL, fd)
+    with open("secret", "wb") as f:
+        os.fchmod(f.fileno(), 0o600)
+        f.write(SECRET)
+    for name in sys.argv[2:]:
+        try:
+            CASES[name]()
+        except Wrong as wrong:
+            print("%s: %s" % (name, wrong))
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
