@@ -1,10 +1,8 @@
 #include "connection.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <openssl/crypto.h>
 
@@ -30,7 +28,8 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 		c->outcome = c->descriptors.wrong;
 		return -1;
 	}
-	signals_take();
+	if (signals_take() != 0)
+		return fail(&c->outcome, EX_OSERR, "cannot receive signals: %s", strerror(errno));
 	c->deadline = time_now() + options->timeout;
 	side_set(&c->near, "near side", c->descriptors.in, c->descriptors.out,
 	    !options->no_keepalive);
@@ -198,10 +197,7 @@ int connection_close(struct connection *c, bool ended)
 	keyring_wipe(&c->ring);
 	if (!c->options.shown)
 		report_end(&c->report, outcome);
-	if (outcome->signal != 0) {
-		signals_release();
-		signal(outcome->signal, SIG_DFL);
-		kill(getpid(), outcome->signal);
-	}
+	if (outcome->signal != 0)
+		signals_die(outcome->signal);
 	return outcome->status;
 }

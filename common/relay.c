@@ -277,9 +277,6 @@ static int wait_for(struct carriage *c, struct pollfd *slots, nfds_t count)
 	}
 	if (ready == 0)
 		ready = wait_poll(slots, count, c->wake);
-	/* ppoll(2) lets signals in only when it finds nothing ready, which in bulk traffic is never. */
-	if (ready > 0 && wait_poll(NULL, 0, 0) == -1)
-		ready = -1;
 	if (time_now() - before >= SPIN_WORTH)
 		c->quick = 0;
 	else if (c->quick < 2)

@@ -1,12 +1,18 @@
 #include "wait.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/signalfd.h>
 #include <time.h>
+#include <unistd.h>
 
-volatile sig_atomic_t signal_stop;
-volatile sig_atomic_t signal_progress;
+int signal_stop;
+int signal_progress;
 
-static sigset_t mask_found;
+static sigset_t taken;
+static sigset_t mask_found; /* the signal mask before signals_take, without `taken` */
+static int pending = -1;    /* signalfd(2) of `taken` */
 
 int64_t time_now(void)
 {
@@ -16,57 +22,91 @@ int64_t time_now(void)
 	return (int64_t)t.tv_sec * SECOND + t.tv_nsec;
 }
 
-static void on_signal(int number)
+static bool is_ignored(int number)
 {
-	if (number == SIGUSR1)
-		signal_progress = 1;
-	else if (number != SIGCHLD)
-		signal_stop = number;
+	struct sigaction action;
+
+	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
-/* All that would end us without a word, and so show the command a clean end. */
-static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR2, SIGXCPU, SIGUSR1,
-	SIGCHLD };
-
-void signals_take(void)
+int signals_take(void)
 {
-	struct sigaction action = { .sa_handler = on_signal }, found;
-	sigset_t block;
+	/* Our own faults; SIGPIPE; what stops, continues or does nothing. */
+	static const int others[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS,
+		SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGURG, SIGWINCH };
+	static const int optional[] = { SIGHUP, SIGINT, SIGQUIT };
 
-	sigemptyset(&block);
-	sigprocmask(SIG_BLOCK, NULL, &mask_found);
-	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
-		int number = handled[i];
-
-		/* Ours even if whoever started us had them blocked. */
-		sigdelset(&mask_found, number);
-		sigaction(number, NULL, &found);
-		if (found.sa_handler == SIG_IGN &&
-		    (number == SIGHUP || number == SIGINT || number == SIGQUIT))
-			continue;
-		sigaction(number, &action, NULL);
-		sigaddset(&block, number);
-	}
-	sigprocmask(SIG_BLOCK, &block, NULL);
+	if (pending != -1)
+		return 0;
+	sigfillset(&taken);
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		sigdelset(&taken, others[i]);
+	for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++)
+		if (is_ignored(optional[i]))
+			sigdelset(&taken, optional[i]);
+	pending = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (pending == -1)
+		return -1;
+	sigprocmask(SIG_BLOCK, &taken, &mask_found);
+	/* A signal that whoever started us had blocked is still for us and for the command. */
+	for (int number = 1; number < NSIG; number++)
+		if (sigismember(&taken, number))
+			sigdelset(&mask_found, number);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* if ignored, exit statuses would be lost */
+	return 0;
 }
 
 void signals_release(void)
 {
-	/* The program's handlers go with exec; what we ignore would stay. */
 	signal(SIGPIPE, SIG_DFL);
-	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &mask_found, NULL);
+}
+
+void signals_die(int number)
+{
+	sigset_t only;
+
+	sigemptyset(&only);
+	sigaddset(&only, number);
+	signal(number, SIG_DFL);
+	kill(getpid(), number);
+	sigprocmask(SIG_UNBLOCK, &only, NULL);
+}
+
+static void receive_signals(void)
+{
+	struct signalfd_siginfo info;
+
+	while (read(pending, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGUSR1)
+			signal_progress = 1;
+		else if (info.ssi_signo != SIGCHLD)
+			signal_stop = (int)info.ssi_signo;
+	}
 }
 
 int wait_poll(struct pollfd *fds, nfds_t count, int64_t deadline)
 {
+	struct pollfd all[count + 1];
 	int64_t left = deadline == NEVER ? 0 : deadline - time_now();
 	struct timespec timeout = { 0 };
+	int ready;
 
 	if (left > 0) {
 		timeout.tv_sec = left / SECOND;
 		timeout.tv_nsec = left % SECOND;
 	}
-	return ppoll(fds, count, deadline == NEVER ? NULL : &timeout, &mask_found);
+	for (nfds_t i = 0; i < count; i++)
+		all[i] = fds[i];
+	all[count] = (struct pollfd){ .fd = pending, .events = POLLIN };
+	ready = ppoll(all, count + 1, deadline == NEVER ? NULL : &timeout, NULL);
+	if (ready > 0 && all[count].revents != 0) {
+		receive_signals();
+		errno = EINTR;
+		return -1;
+	}
+	for (nfds_t i = 0; i < count; i++)
+		fds[i] = all[i];
+	return ready;
 }

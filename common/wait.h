@@ -11,21 +11,30 @@
 
 int64_t time_now(void);
 
-/* What signals asked for: written by their handlers, cleared by who acts on them. */
-extern volatile sig_atomic_t signal_stop;     /* SIGTERM or another that ends us: its number */
-extern volatile sig_atomic_t signal_progress; /* SIGUSR1 */
+/* What signals asked for. Set by wait_poll, cleared by whoever acts on it. */
+extern int signal_stop;     /* the last signal that asked us to end: its number, else 0 */
+extern int signal_progress; /* SIGUSR1 */
 
 /*
- * Handle what would end us, SIGUSR1 and SIGCHLD, ignore SIGPIPE. All of them stay blocked but
- * inside wait_poll, so that none is missed. SIGHUP, SIGINT and SIGQUIT that were ignored (nohup,
- * jobs in the background) stay ignored.
+ * Take over every signal that would otherwise end the process, except the ones for its own faults
+ * (SIGSEGV and its like), and SIGCHLD. From here on they are blocked, and only wait_poll receives
+ * them. SIGPIPE is ignored. SIGHUP, SIGINT and SIGQUIT that were ignored (nohup, background jobs)
+ * stay ignored. Call it before the sandbox. A child process inherits all this; calling it again is
+ * harmless. Returns 0, or -1 with errno set when there is no descriptor left.
  */
-void signals_take(void);
+int signals_take(void);
 
-/* What we handle is let in again, SIGPIPE and SIGCHLD do what they do by default: before exec or our end. */
+/* For a child process about to exec: blocked and ignored signals are as if never taken over. */
 void signals_release(void);
 
-/* poll(2) until `deadline`, with our signals let in. A signal makes it return -1, EINTR. */
+/* End the process by this signal. Returns only where that cannot be done, as in process 1. */
+void signals_die(int number);
+
+/*
+ * poll(2) until `deadline`. Returns the number of ready descriptors; 0 at the deadline; -1 with
+ * EINTR when a signal came, whatever else is ready: signal_stop or signal_progress is set, or a
+ * child has changed state (SIGCHLD).
+ */
 int wait_poll(struct pollfd *, nfds_t, int64_t deadline);
 
 #endif
