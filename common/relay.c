@@ -41,6 +41,7 @@ struct direction {
 	struct launcher *writer;   /* whose output the source is, or NULL */
 	struct launcher *reader;   /* whose input, in plaintext, the sink is, or NULL */
 	uint64_t *count;           /* plaintext bytes */
+	bool *unread;              /* the command ended without reading all that it was sent */
 };
 
 static int lost(const struct side *side, int error, struct outcome *outcome)
@@ -71,7 +72,7 @@ static int drain(struct direction *d, struct outcome *outcome)
 			if (d->reader == NULL || !is_closed(d->to->out.fd))
 				return lost(d->to, error, outcome);
 			/* A command that has gone: what it said stands. */
-			d->active = d->to->unread = d->ended = true;
+			d->active = *d->unread = d->ended = true;
 			break;
 		}
 		d->active = true;
@@ -122,7 +123,7 @@ static int fill(struct direction *d, struct outcome *outcome)
 		return 0;
 	/* A command that has gone: what it said stands all the same. Not where it is the wire. */
 	if (got == -1 && errno == ECONNRESET && d->writer != NULL && d->sealing) {
-		d->from->unread = true;
+		*d->unread = true;
 		got = 0;
 	}
 	if (got == -1)
@@ -186,7 +187,7 @@ static int step(struct direction *d, struct outcome *outcome)
 			settle(d->to);
 			return -1;
 		}
-		if (d->from->unread)
+		if (d->writer != NULL && *d->unread)
 			return not_all_read(d->to, outcome);
 		side_end_output(d->to);
 		d->done = true;
@@ -217,7 +218,7 @@ static int check_break(const struct pollfd *slot, const struct side *side, struc
 
 	if ((slot->revents & (POLLERR | POLLHUP)) == 0)
 		return 0;
-	if (end->kind == END_STREAM_TCP && !reading &&
+	if (end->kind == END_TCP && !reading &&
 	    getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
 		return lost(side, error, outcome);
 	end->hung_up = true;
@@ -242,6 +243,7 @@ struct carriage {
 	bool reading;          /* no signal forbids it */
 	bool over;             /* there is nobody left to wait for */
 	int quick;             /* short waits in a row: up to two are counted */
+	bool unread;           /* the command ended without reading all that it was sent */
 };
 
 static void wake_at(struct carriage *c, int64_t point)
@@ -394,7 +396,7 @@ static int carry(struct carriage *c, struct outcome *outcome)
 		if (!c->over && look(c, outcome) != 0)
 			return -1;
 	}
-	return c->relay->far->unread ? not_all_read(c->relay->near, outcome) : 0;
+	return c->unread ? not_all_read(c->relay->near, outcome) : 0;
 }
 
 int relay_run(const struct relay *relay, struct outcome *outcome)
@@ -414,6 +416,7 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		d->reader = i == 0 && !relay->near_is_plain ? relay->launcher : NULL;
 		d->writer = i == 1 ? relay->launcher : NULL;
 		d->batch = BATCH_FIRST;
+		d->unread = &c.unread;
 		d->in = mmap(NULL, 2 * WIRE_SIZE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (d->in == MAP_FAILED)

@@ -82,7 +82,7 @@ static int filter_calls(pid_t child)
 		ALLOW(shutdown),
 		ALLOW(close),
 		ALLOW_IF(getsockopt, 2, SO_ERROR, SO_TYPE), /* why a socket failed; if it is a stream */
-		ALLOW_OPTION(SOL_SOCKET, SO_LINGER), /* for a reset */
+		ALLOW_OPTION(SOL_SOCKET, SO_LINGER), /* a reset, or a clean end */
 		ALLOW_IF(ioctl, 1, SIOCOUTQ, SIOCOUTQ), /* what the peer has not taken yet */
 #ifdef __NR_poll
 		ALLOW(poll), /* readiness of a shared descriptor */

@@ -16,30 +16,45 @@
 
 static bool is_socket(enum end_kind kind)
 {
-	return kind == END_STREAM_TCP || kind == END_STREAM_UNIX;
+	return kind == END_TCP || kind == END_UNIX;
 }
 
-static enum end_kind describe(int fd, bool writing, bool keepalive)
+static void set_option(int fd, int level, int option)
+{
+	int on = 1;
+
+	setsockopt(fd, level, option, &on, sizeof(on));
+}
+
+/* With linger the last close of a network socket resets it, also when the kernel closes it. */
+static void set_linger(const struct end *end, bool on)
+{
+	struct linger linger = { .l_onoff = on, .l_linger = 0 };
+
+	if (end->kind == END_TCP)
+		setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+static enum end_kind set_up_socket(int fd, int family, bool keepalive)
+{
+	if (family == AF_UNIX)
+		return END_UNIX;
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY);
+	if (keepalive)
+		set_option(fd, SOL_SOCKET, SO_KEEPALIVE);
+	return END_TCP;
+}
+
+static enum end_kind set_up_output(int fd)
 {
 	struct stat st;
-	struct sockaddr_storage address = { 0 };
-	socklen_t size = sizeof(address);
 	char path[32];
 	unsigned number;
-	int own, on = 1;
+	int own;
 
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 || errno != ENOTSOCK) {
-		if (address.ss_family == AF_UNIX)
-			return END_STREAM_UNIX;
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-		if (keepalive)
-			setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-		return END_STREAM_TCP;
-	}
-	if (!writing || fstat(fd, &st) != 0 || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
+	if (fstat(fd, &st) != 0 || (!S_ISFIFO(st.st_mode) && !isatty(fd)))
 		return END_SHARED;
-	/* To open a pseudo-terminal's master anew would make another one. */
+	/* Reopening the master of a pseudo-terminal would create another pseudo-terminal. */
 	if (S_ISCHR(st.st_mode) && ioctl(fd, TIOCGPTN, &number) == 0)
 		return END_TERMINAL;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -48,17 +63,34 @@ static enum end_kind describe(int fd, bool writing, bool keepalive)
 		return S_ISCHR(st.st_mode) ? END_TERMINAL : END_SHARED;
 	dup3(own, fd, O_CLOEXEC);
 	close(own);
-	return END_PRIVATE;
+	return END_OWN;
+}
+
+static void set_up(struct end *end, int fd, bool writing, bool keepalive)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t size = sizeof(address);
+
+	end->fd = fd;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 || errno != ENOTSOCK)
+		end->kind = set_up_socket(fd, address.ss_family, keepalive);
+	else
+		end->kind = writing ? set_up_output(fd) : END_SHARED;
+	set_linger(end, true);
 }
 
 void side_set(struct side *side, const char *name, int in, int out, bool keepalive)
 {
-	*side = (struct side){ .name = name, .in.fd = in, .out.fd = out };
-	side->in.kind = describe(in, false, keepalive);
-	side->out.kind = in == out ? side->in.kind : describe(out, true, keepalive);
+	*side = (struct side){ .name = name };
+	set_up(&side->in, in, false, keepalive);
+	if (in == out)
+		side->out = side->in;
+	else
+		set_up(&side->out, out, true, keepalive);
 }
 
-/* A shared description may block, and its flags are not ours to change: ask before each call. */
+/* A shared descriptor may block, and its flags are not ours to change: ask before each call. */
 static bool would_block(int fd, short event)
 {
 	struct pollfd ready = { .fd = fd, .events = event };
@@ -83,7 +115,7 @@ ssize_t side_write(struct side *side, const void *data, size_t size)
 	if (is_socket(side->out.kind))
 		return send(side->out.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (side->out.kind == END_SHARED || side->out.kind == END_TERMINAL) {
-		/* What poll(2) promises there is room for. */
+		/* Only this much is sure to fit when poll(2) says that there is room. */
 		size_t most = side->out.kind == END_SHARED ? PIPE_BUF : 1;
 
 		if (would_block(side->out.fd, POLLOUT))
@@ -97,14 +129,14 @@ ssize_t side_write(struct side *side, const void *data, size_t size)
 void side_end_output(struct side *side)
 {
 	if (is_socket(side->out.kind))
-		shutdown(side->out.fd, SHUT_WR); /* ENOTCONN: the peer has gone, which is no news */
+		shutdown(side->out.fd, SHUT_WR); /* fails only if the peer has already gone */
 	else {
 		close(side->out.fd);
 		side->out.fd = -1;
 	}
 }
 
-void side_close(struct side *side)
+void side_reset(struct side *side)
 {
 	if (side->in.fd != -1)
 		close(side->in.fd);
@@ -113,19 +145,14 @@ void side_close(struct side *side)
 	side->in.fd = side->out.fd = -1;
 }
 
-void side_reset(struct side *side)
+void side_close(struct side *side)
 {
-	struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
-
-	/* On the socket, not the descriptor: it holds even if another process closes it last. */
-	if (side->in.kind == END_STREAM_TCP)
-		setsockopt(side->in.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	if (side->out.kind == END_STREAM_TCP)
-		setsockopt(side->out.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	side_close(side);
+	set_linger(&side->in, false);
+	set_linger(&side->out, false);
+	side_reset(side);
 }
 
-/* side_read_all, or if `writing` side_write_all, which leaves the data as it is. */
+/* side_read_all, or side_write_all if `writing`. */
 static int move_all(struct side *side, bool writing, uint8_t *next, size_t size, int64_t deadline)
 {
 	struct pollfd ready = { .fd = writing ? side->out.fd : side->in.fd,

@@ -7,56 +7,59 @@
 #include <sys/types.h>
 
 enum end_kind {
-	END_NONE,        /* not set */
-	END_STREAM_TCP,  /* a TCP or other network socket: can be reset, half-closed */
-	END_STREAM_UNIX, /* a UNIX stream socket */
-	END_PRIVATE, /* where we write to a pipe or terminal: a description of our own, non-blocking */
-	END_TERMINAL, /* a terminal to write to that could not be opened anew: small writes */
-	END_SHARED,   /* anything on a description that others may share */
+	END_NONE,     /* not set */
+	END_TCP,      /* a TCP or other network socket */
+	END_UNIX,     /* a UNIX stream socket */
+	END_OWN,      /* to write: a pipe or terminal that we reopened, non-blocking */
+	END_TERMINAL, /* to write: a terminal that could not be reopened; a byte at a time */
+	END_SHARED,   /* anything else: others may share its flags, so they are left alone */
 };
 
 /* Where a side is read, or where it is written. */
 struct end {
 	int fd; /* -1 once closed */
 	enum end_kind kind;
-	bool hung_up; /* poll said that nobody is there any more */
-};
-
-/* One side of the connection. */
-struct side {
-	const char *name;   /* for messages: "near side", "far side" */
-	struct end in, out; /* often the same socket twice */
-	bool unread;        /* the command here ended without reading all that it was sent */
+	bool hung_up; /* poll reported that the other end is closed */
 };
 
 /*
- * Describe descriptors `in` and `out`. A pipe or terminal to write to is opened anew where /proc
- * allows, so that it can be non-blocking without a change that others would see. Both become
- * close-on-exec; network sockets get TCP_NODELAY, and keep-alives if asked.
+ * One side of the connection: near or far. From side_set on it is broken by default: however this
+ * process ends, the kernel resets the side's network sockets. Only side_close ends them cleanly.
+ */
+struct side {
+	const char *name;   /* for messages: "near side", "far side" */
+	struct end in, out; /* often the same socket twice */
+};
+
+/*
+ * Set up a side on descriptors `in` and `out`, which become close-on-exec. A pipe or terminal to
+ * write to is reopened through /proc where that is allowed, because setting O_NONBLOCK on the one
+ * we were given would change it for everyone who shares it.
+ * Network sockets get TCP_NODELAY, and keep-alives if asked.
  */
 void side_set(struct side *, const char *name, int in, int out, bool keepalive);
 
 /*
- * Read up to `size` bytes without blocking. Returns as read(2): 0 is end of input, -1 with EAGAIN
- * nothing waiting.
+ * Read up to `size` bytes without blocking. Returns what read(2) does: 0 at the end of input, -1
+ * with EAGAIN when nothing is waiting.
  */
 ssize_t side_read(struct side *, void *, size_t size);
 
-/* Write up to `size` bytes without blocking and without SIGPIPE. Returns as write(2). */
+/* Write up to `size` bytes without blocking and without SIGPIPE. Returns what write(2) does. */
 ssize_t side_write(struct side *, const void *, size_t size);
 
-/* Tell the reader that no more will come; the other half stays open. */
+/* End the output: the reader sees an end of file. The input stays open. */
 void side_end_output(struct side *);
 
-/* Close both halves so that the peer sees a break where the medium has one: a socket is reset. */
+/* Close both ends. A network socket is reset. */
 void side_reset(struct side *);
 
-/* Close what is still open, in peace. */
+/* Close both ends cleanly. */
 void side_close(struct side *);
 
 /*
- * Read or write exactly `size` bytes before `deadline`. Returns 0; -1 with errno set: ETIMEDOUT,
- * EINTR (signal_stop is set), ENODATA (end of input), or the system's.
+ * Read or write exactly `size` bytes before `deadline`. Returns 0; or -1 with errno set: ETIMEDOUT,
+ * EINTR (signal_stop is set), ENODATA (end of input), or as read(2) and write(2) set it.
  */
 int side_read_all(struct side *, void *, size_t size, int64_t deadline);
 int side_write_all(struct side *, const void *, size_t size, int64_t deadline);

@@ -88,10 +88,6 @@ load ../helpers/lib
 	"$TESTS/suites/relay.py" case close-with-unread
 }
 
-@test "killed program" {
-	"$TESTS/suites/relay.py" case killed-program
-}
-
 @test "signal TERM" {
 	"$TESTS/suites/relay.py" case signal-TERM
 }
@@ -134,4 +130,16 @@ load ../helpers/lib
 
 @test "signal in a flood" {
 	"$TESTS/suites/relay.py" case signal-in-a-flood
+}
+
+@test "every death is a break" {
+	"$TESTS/suites/relay.py" case every-death-is-a-break
+}
+
+@test "file size limit" {
+	"$TESTS/suites/relay.py" case file-size-limit
+}
+
+@test "socket options" {
+	"$TESTS/suites/relay.py" case socket-options
 }

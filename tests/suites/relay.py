@@ -13,9 +13,11 @@ import fcntl
 import hashlib
 import os
 import pty
+import resource
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -477,21 +479,6 @@ def close_with_unread():
             finish(process, 74, 76, seconds=1.0)
 
 
-@case
-def killed_program():
-    """When one of the programs is killed, the far end does not see a good end from the other in mid-packet."""
-    for victim in "enc", "dec":
-        tunnel = Tunnel()
-        tunnel.app.sendall(b"x")
-        get(tunnel.service, 1)
-        process, other = (tunnel.enc, tunnel.dec) if victim == "enc" else (tunnel.dec, tunnel.enc)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        tunnel.app.close()
-        tunnel.service.close()
-        finish(other, 0, 74, 76, seconds=1.0)
-
-
 def signalled(number):
     """A signal ends it, by that signal, and neither side takes it for a good end."""
     for victim in "enc", "dec":
@@ -512,6 +499,62 @@ def signalled(number):
 
 for _signal in "TERM", "INT", "HUP":
     CASES["signal-%s" % _signal] = lambda number=getattr(signal, "SIG" + _signal): signalled(number)
+
+
+@case
+def every_death_is_a_break():
+    """The same for every other signal that ends a process, those included that no process can catch."""
+    for name in "KILL SEGV BUS FPE ILL TRAP ABRT SYS ALRM USR2 XCPU XFSZ VTALRM PROF IO PWR STKFLT".split():
+        signalled(getattr(signal, "SIG" + name))
+    signalled(signal.SIGRTMIN)
+    signalled(signal.SIGRTMIN + 7)
+
+
+@case
+def file_size_limit():
+    """A near side that is a file at its size limit: a break, not an end."""
+    wire, far = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    silent, _open = os.pipe()
+    with open("output", "wb") as output:
+        enc = spawn("enc", (silent, output), far,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+    far.close()
+    server = Peer(wire, False, SHARED)
+    server.shake()
+    wire.sendall(server.out.seal_all(bytes(3000)))
+    expect("the server saw", drain(wire)[1], "reset")
+    finish(enc, 74, says="File too large")
+
+
+def linger(sock):
+    return struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+
+
+@case
+def socket_options():
+    """Network sockets on both sides have no delay, keep-alives unless refused, and are reset unless the end is clean."""
+    for role in "enc", "dec":
+        for options, keepalive in ((), True), (("-j",), False):
+            outer, near = tcp_pair()
+            far, away = tcp_pair()
+            for sock in near, far:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            process = spawn(role, near, far, options=options)
+            wire, plain = (away, outer) if role == "enc" else (outer, away)
+            wire.settimeout(LIMIT * SLOW)
+            peer = Peer(wire, role == "dec", SHARED)
+            peer.shake()
+            plain.shutdown(socket.SHUT_WR)
+            ended(wire)
+            for sock in near, far:
+                expect("TCP_NODELAY", bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)), True)
+                expect("SO_KEEPALIVE", bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)), keepalive)
+                expect("SO_LINGER", linger(sock), (1, 0))
+            wire.shutdown(socket.SHUT_WR)
+            finish(process, 0)
+            for sock in near, far:
+                expect("SO_LINGER after the end", linger(sock)[0], 0)
 
 
 # --- the command ----------------------------------------------------------------------------------------
