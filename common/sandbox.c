@@ -93,6 +93,7 @@ static int filter_calls(pid_t child)
 		ALLOW(getsockname),
 		ALLOW_OPTION(IPPROTO_TCP, TCP_NODELAY),
 		ALLOW_OPTION(SOL_SOCKET, SO_KEEPALIVE),
+		ALLOW_OPTION(SOL_SOCKET, SO_OOBINLINE),
 		ALLOW_IF(fcntl, 1, F_SETFD, F_SETFD),
 		/* Time, randomness, memory: what the handshake, libcrypto and malloc need. */
 		ALLOW(clock_gettime),

@@ -37,6 +37,7 @@ static void set_linger(const struct end *end, bool on)
 
 static enum end_kind set_up_socket(int fd, int family, bool keepalive)
 {
+	set_option(fd, SOL_SOCKET, SO_OOBINLINE);
 	if (family == AF_UNIX)
 		return END_UNIX;
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY);

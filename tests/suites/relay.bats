@@ -140,6 +140,10 @@ load ../helpers/lib
 	"$TESTS/suites/relay.py" case file-size-limit
 }
 
+@test "urgent data" {
+	"$TESTS/suites/relay.py" case urgent-data
+}
+
 @test "socket options" {
 	"$TESTS/suites/relay.py" case socket-options
 }

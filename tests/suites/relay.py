@@ -9,6 +9,7 @@ relay.py case NAME...     run them, with the programs $ENC and $DEC
 `app` and `service` are our sockets; the programs have their far sides as descriptors 6 and 7.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -525,6 +526,25 @@ def file_size_limit():
     wire.sendall(server.out.seal_all(bytes(3000)))
     expect("the server saw", drain(wire)[1], "reset")
     finish(enc, 74, says="File too large")
+
+
+@case
+def urgent_data():
+    """An urgent byte comes in its place in the stream, both ways, over TCP and, where it exists, UNIX sockets."""
+    for make in tcp_pair, socket.socketpair:
+        tunnel = Tunnel(make)
+        try:
+            for one, two in ends(tunnel):
+                one.sendall(b"before")
+                one.send(b"!", socket.MSG_OOB)
+                one.sendall(b"after")
+                expect("the stream", get(two, 12), b"before!after")
+        except OSError as error:
+            if make == tcp_pair or error.errno != errno.EOPNOTSUPP:
+                raise
+        for sock in tunnel.app, tunnel.service:
+            sock.shutdown(socket.SHUT_WR)
+        tunnel.finish(0, 0)
 
 
 def linger(sock):
