@@ -156,8 +156,10 @@ units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
 # The manual pages show the default paths: they are read in the tree, too.
 page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g'
-# $(call pages,SECTION)
+# $(call pages,SECTION): its manual pages; spipe-dec.1 is a link.
 pages = for page in $(notdir $(wildcard man/*.$(1))); do \
+	if [ -L man/$$page ]; then \
+		ln -sf "$$(readlink man/$$page)" $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; continue; fi; \
 	$(page) man/$$page >$(DESTDIR)$(MANDIR)/man$(1)/$$page && \
 	chmod 644 $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; done
 

@@ -46,6 +46,7 @@ installed() {
 		grep -q '/opt/pipe/lib/systemd/system-generators/spipe-generator' "root/opt/pipe/share/man/man$page.${page%%/*}"
 	done
 	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man1/spipe-enc.1)" -eq 4 ]
+	[ "$(readlink root/opt/pipe/share/man/man1/spipe-dec.1)" = spipe-enc.1 ]
 	# the generator's too
 	echo 'x dec 1 2 k' >tab
 	mkdir units
