@@ -155,7 +155,8 @@ coverage:
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
 # The manual pages show the default paths: they are read in the tree, too.
-page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g'
+page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g' \
+	-e 's|/usr/local/share/doc/spipe-filters/xinetd|$(XINETDDIR)|g'
 # $(call pages,SECTION): its manual pages; spipe-dec.1 is a link.
 pages = for page in $(notdir $(wildcard man/*.$(1))); do \
 	if [ -L man/$$page ]; then \
@@ -164,9 +165,10 @@ pages = for page in $(notdir $(wildcard man/*.$(1))); do \
 	chmod 644 $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; done
 
 install: all
-	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7
 	$(INSTALL) $(BUILD)/spipe-enc $(BUILD)/spipe-dec $(DESTDIR)$(BINDIR)
 	$(call pages,1)
+	$(call pages,7)
 	$(INSTALL) -d $(DESTDIR)$(XINETDDIR)
 	for file in $(notdir $(wildcard xinetd/*)); do \
 		$(place) xinetd/$$file >$(DESTDIR)$(XINETDDIR)/$$file && \
@@ -191,6 +193,7 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/spipe-enc $(DESTDIR)$(BINDIR)/spipe-dec
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man1/%,$(wildcard man/*.1))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man5/%,$(wildcard man/*.5))
+	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man7/%,$(wildcard man/*.7))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard man/*.8))
 	rm -rf $(DESTDIR)$(XINETDDIR)
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator

@@ -1,4 +1,4 @@
-# The manual pages, --help, README.md, CONTRIBUTING.md and the code say the same, and what README.md tells to type works.
+# The manual pages, --help, README.md, CONTRIBUTING.md and the code say the same, and the commands that they show work.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell of its own
 
@@ -10,6 +10,7 @@ setup() {
 	ROOT=$(cd "$TESTS/.." && pwd)
 	PAGE=$ROOT/man/spipe-enc.1
 	README=$ROOT/README.md
+	RECIPES=$ROOT/man/spipe-filters.7
 }
 
 # section NAME: the manual page's section of that name, mdoc source.
@@ -24,7 +25,7 @@ same() {
 
 @test "manual pages are clean under mandoc -Tlint" {
 	# Whether other manuals are installed and indexed is the machine's affair.
-	mandoc -Tlint "$ROOT"/man/*.[158] 2>&1 |
+	mandoc -Tlint "$ROOT"/man/*.[1578] 2>&1 |
 		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' >lint.err || true
 	[ ! -s lint.err ]
 }
@@ -56,19 +57,27 @@ same() {
 	done
 }
 
-@test "every option in README.md's command lines exists" {
-	# shellcheck disable=SC2016 # `...` is markdown's
-	grep -oE 'spipe-(enc|dec)( -[^ ,`|'"'"']+( [^-`|'"'"' ][^ `|'"'"']*)?)+' "$README" >lines
-	[ "$(wc -l <lines)" -ge 8 ]
-	while read -r program words; do
-		for word in $words; do
-			[[ $word == -* ]] || continue
-			"$BUILD/$program" --help | grep -qE -e "(^|[ ,])$word([ ,=[]|\$)"
-		done
-	done <lines
+# commands FILE: its command lines, each in one line, without mdoc's escapes.
+commands() {
+	sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' "$1"
 }
 
-@test "README.md says what becomes of each of spiped's options" {
+@test "every option in the command lines of README.md and the manual pages exists" {
+	for file in "$README" "$PAGE" "$RECIPES"; do
+		# shellcheck disable=SC2016 # `...` is markdown's
+		commands "$file" | grep -v -e '^\.' -e '----' | # nor the diagram
+			grep -oE 'spipe-(enc|dec)( -[^ ,`|'"'"']+( [^-`|'"'"' ][^ `|'"'"']*)?)+' >lines
+		[ "$(wc -l <lines)" -ge 3 ]
+		while read -r program words; do
+			for word in $words; do
+				[[ $word == -* ]] || continue
+				"$BUILD/$program" --help | grep -qE -e "(^|[ ,])$word([ ,=[]|\$)"
+			done
+		done <lines
+	done
+}
+
+@test "spipe-filters(7) says what becomes of each of spiped's options" {
 	{ spiped || spipe || true; } >usage 2>&1
 	{
 		grep -oE -e '--[a-z]+' usage
@@ -77,9 +86,10 @@ same() {
 		printf '%s\n' -b -1 # in spiped 1.6.3
 	} | sort -u >theirs
 	[ "$(wc -l <theirs)" -ge 18 ]
-	sed -n '/^## Coming from spiped/,/^## What/p' "$README" | sed -n 's/^| \([^|]*\)|.*/\1/p' >column
+	sed -n '/^\.Sh COMING FROM SPIPED/,/^\.Sh SEE/p' "$RECIPES" | sed -n 's/^\.It Fl //p' |
+		sed -E 's/ Ar [a-z]+//g; s/ Fl / /g; s/,//g' | tr -s ' ' '\n' | sed 's/^/-/' >column
 	while read -r option; do
-		grep -qE -e "(^|[ \`])$option([ \`,]|\$)" column || {
+		grep -qxF -e "$option" column || {
 			echo "missing: $option"
 			return 1
 		}
@@ -98,7 +108,7 @@ same() {
 	sed -i '/^0$/d' man.words
 	same code.words man.words
 	# And those that README.md names are among them.
-	sed -n '/^Exit statuses are/,/^$/p' "$README" | grep -oE '\b[67][0-9]\b' | sort -u >readme.words
+	sed -n '/check the exit status/,/^$/p' "$README" | grep -oE '\b[67][0-9]\b' | sort -u >readme.words
 	[ "$(wc -l <readme.words)" -ge 5 ]
 	[ -z "$(comm -23 readme.words <(sort -u man.words))" ]
 }
@@ -171,16 +181,16 @@ free_port() {
 	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# typed PATTERN [SED-EXPRESSION...]: start README.md's one line with this text, with the given changes
-# and every name of a host ours.
+# typed FILE PATTERN [SED-EXPRESSION...]: print FILE's first command line with this text, with the given
+# changes and every name of a host ours.
 typed() {
 	local line change
-	line=$(grep -F -e "$1" "$README" | head -n 1)
+	line=$(commands "$1" | grep -F -e "$2" | head -n 1)
 	[ -n "$line" ] || return
 	line=${line#client$ }
 	line=${line#server$ }
 	line=${line//server.example/127.0.0.1}
-	for change in "${@:2}"; do
+	for change in "${@:3}"; do
 		line=$(sed -E "$change" <<<"$line")
 	done
 	echo "$line"
@@ -196,17 +206,17 @@ listening() {
 	printf '220 server.example ESMTP Postfix\r\n' >banner
 	background socat "TCP-LISTEN:$service,bind=127.0.0.1,fork,reuseaddr" OPEN:banner 2>service.err
 	eventually 10 listening "$service"
-	run -0 typed 'head -c 32 /dev/urandom > mail.key' 's/#.*//' 's/^\$ //'
+	run -0 typed "$README" 'head -c 32 /dev/urandom > mail.key' 's/#.*//' 's/^\$ //'
 	bash -c "$output"
-	run -0 typed 'server$ socat' "s/8025/$port/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	run -0 typed "$README" 'server$ socat' "s/8025/$port/" "s/127.0.0.1 25/127.0.0.1 $service/"
 	background bash -c "exec $output" 2>server.err
 	eventually 10 listening "$port"
-	run -0 typed 'client$ spipe-enc' "s/8025/$port/"
+	run -0 typed "$README" 'client$ spipe-enc' "s/8025/$port/"
 	run -0 bash -c "$output </dev/null"
 	[[ $output == '220 server.example ESMTP Postfix'* ]]
 }
 
-@test "README.md: HTTP behind socat, with socat in front" {
+@test "spipe-filters(7): HTTP behind socat, with socat in front" {
 	random 32 http.key
 	mkdir web
 	random 3000000 web/file
@@ -214,9 +224,9 @@ listening() {
 	background /usr/bin/python3 -m http.server -b 127.0.0.1 -d web "$service" >http.out 2>http.err
 	far=$(free_port)
 	near=$(free_port)
-	run -0 typed "http.key nc -F 127.0.0.1 80'" "s/8080/$far/" "s/127.0.0.1 80/127.0.0.1 $service/"
+	run -0 typed "$RECIPES" "http.key nc -F 127.0.0.1 80'" "s/8080/$far/" "s/127.0.0.1 80/127.0.0.1 $service/"
 	background bash -c "exec $output" 2>server.err
-	run -0 typed 'http.key nc -F server.example' "s/8080/$far/" "s/8081/$near/"
+	run -0 typed "$RECIPES" 'http.key nc -F server.example' "s/8080/$far/" "s/8081/$near/"
 	background bash -c "exec $output" 2>client.err
 	eventually 10 listening "$service"
 	eventually 10 listening "$far"
@@ -225,37 +235,37 @@ listening() {
 	cmp got web/file
 }
 
-@test "README.md: Redis behind socat, reached in each of the ways shown" {
+@test "spipe-filters(7): Redis behind socat, reached in each of the ways shown" {
 	random 32 redis.key
 	background redis-server --port 0 --unixsocket "$PWD/redis.sock" --save '' >redis.out 2>redis.err
 	eventually 10 test -S redis.sock
 	far=$(free_port)
-	run -0 typed 'spipe-dec -k redis.key nc -N -U' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
+	run -0 typed "$RECIPES" 'spipe-dec -k redis.key nc -N -U' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
 	background bash -c "exec $output" 2>server.err
 	eventually 10 listening "$far"
 
-	run -0 typed 'socat UNIX-LISTEN:/run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
+	run -0 typed "$RECIPES" 'socat UNIX-LISTEN:/run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
 	background bash -c "exec $output" 2>client.err
 	eventually 10 test -S far.sock
 	[ "$(redis-cli -s far.sock set note value)" = OK ]
 
 	for start in 'spipe-enc -k redis.key nc -N server' 'spipe-enc -k redis.key socat' 'tcpclient'; do
-		run -0 typed "$start" "s/8379/$far/"
+		run -0 typed "$RECIPES" "$start" "s/8379/$far/"
 		run -0 bash -c "printf 'get note\r\n' | timeout 20 $output"
 		[ "$output" = $'$5\r\nvalue\r' ]
 	done
 }
 
-@test "README.md: tcpserver in front of a mail server" {
+@test "spipe-filters(7): tcpserver in front of a mail server" {
 	random 32 mail.key
 	printf '220 server.example ESMTP Postfix\r\n' >banner
 	listen service cat banner
 	service=$port
 	far=$(free_port)
 	near=$(free_port)
-	run -0 typed "socat TCP-LISTEN:8025" "s/8025/$far/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	run -0 typed "$RECIPES" "socat TCP-LISTEN:8025" "s/8025/$far/" "s/127.0.0.1 25/127.0.0.1 $service/"
 	background bash -c "exec $output" 2>server.err
-	run -0 typed 'tcpserver -HR' "s/8025/$far/" "s/2525/$near/"
+	run -0 typed "$RECIPES" '127.0.0.1 2525' "s/8025/$far/" "s/2525/$near/"
 	background bash -c "exec $output" 2>client.err
 	eventually 10 listening "$far"
 	eventually 10 listening "$near"
@@ -263,16 +273,18 @@ listening() {
 	[[ $output == '220 server.example ESMTP Postfix'* ]]
 }
 
-@test "README.md: the example of key rules is taken, and its spipetab lines make units" {
+@test "spipe-filters(7): the example of key rules is taken" {
 	cp key alice.key
-	sed -n '/^expires /,/^```/p' "$README" | sed '/^```/d' >alice.key.conf
+	sed -n '/^expires /,/^\.Ed/p' "$RECIPES" | sed '/^\.Ed/d' >alice.key.conf
 	[ "$(wc -l <alice.key.conf)" -eq 4 ]
 	# The rules forbid this client's address, and are understood: 77 and not 78.
 	sed -i 's/^expires.*/expires 2999-12-31/' alice.key.conf
 	listen server "$DEC" -k alice.key true
 	run "$ENC" -k key nc -N 127.0.0.1 "$port" </dev/null
 	statuses server 10 77
+}
 
+@test "README.md: its spipetab lines make units" {
 	grep -oE '(mail-in +dec|mail-out +enc) .*' "$README" >spipetab
 	[ "$(wc -l <spipetab)" -eq 2 ]
 	[ -x "$BUILD/spipe-generator" ] || skip 'built without systemd'

@@ -32,6 +32,7 @@ installed() {
 		/opt/pipe/share/man/man1/spipe-dec.1
 		/opt/pipe/share/man/man1/spipe-enc.1
 		/opt/pipe/share/man/man5/spipetab.5
+		/opt/pipe/share/man/man7/spipe-filters.7
 		/opt/pipe/share/man/man8/spipe-generator.8
 	END
 	# no placeholder is left, and what the files name is there
@@ -45,7 +46,8 @@ installed() {
 	for page in 5/spipetab 8/spipe-generator; do
 		grep -q '/opt/pipe/lib/systemd/system-generators/spipe-generator' "root/opt/pipe/share/man/man$page.${page%%/*}"
 	done
-	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man1/spipe-enc.1)" -eq 4 ]
+	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man7/spipe-filters.7)" -eq 4 ]
+	grep -q '/opt/pipe/share/doc/spipe-filters/xinetd' root/opt/pipe/share/man/man7/spipe-filters.7
 	[ "$(readlink root/opt/pipe/share/man/man1/spipe-dec.1)" = spipe-enc.1 ]
 	# the generator's too
 	echo 'x dec 1 2 k' >tab
@@ -70,7 +72,7 @@ installed() {
 	local page
 	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" WITH_SYSTEMD=yes CFLAGS=-O0 zero_registers= \
 		>make.err 2>&1
-	for page in "$TREE"/man/*.[158]; do
+	for page in "$TREE"/man/*.[1578]; do
 		cmp "$page" "root/usr/local/share/man/man${page##*.}/${page##*/}"
 	done
 	[ -x root/usr/local/bin/spipe-dec ]
@@ -96,6 +98,7 @@ installed() {
 	diff <(installed) - <<-'END'
 		/man/man1/spipe-dec.1
 		/man/man1/spipe-enc.1
+		/man/man7/spipe-filters.7
 		/sbin/spipe-dec
 		/sbin/spipe-enc
 		/usr/local/share/doc/spipe-filters/xinetd/spipe-dec

@@ -50,7 +50,7 @@ teardown_file() {
 
 setup() {
 	setup_test
-	PAGE=$WORLD/usr/local/share/man/man1/spipe-enc.1
+	PAGE=$WORLD/usr/local/share/man/man7/spipe-filters.7
 	cp "$WORLD/etc/spipe/inside.key" inside.key
 	cp key mail.key
 	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -60,10 +60,10 @@ listens() {
 	[ -n "$(near ss -Hltn "sport = :$1")" ]
 }
 
-# recipe TEXT: the command line in the manual's EXAMPLES that holds TEXT.
+# recipe TEXT: the one command line in the manual page that contains TEXT.
 recipe() {
 	local line
-	line=$(sed -n '/^\.Sh EXAMPLES/,$p' "$PAGE" | sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' |
+	line=$(sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' "$PAGE" |
 		grep -F -e "$1")
 	if [ "$(wc -l <<<"$line")" -ne 1 ] || [ -z "$line" ]; then
 		echo "not one line with $1: $line" >&2
@@ -113,7 +113,7 @@ offer() {
 }
 
 @test "recipe: socat with nofork" {
-	offer "nc -F 127.0.0.1 22',nofork"
+	offer "inside.key nc -F 127.0.0.1 22',nofork"
 }
 
 @test "recipe: systemd-socket-activate" {
@@ -158,7 +158,7 @@ offer() {
 	echo_server 25
 	near_background spiped -F -d -s '[127.0.0.1]:8025' -t '[127.0.0.1]:25' -k mail.key
 	eventually 5 listens 8025
-	near_background bash -c "exec $(recipe '127.0.0.1 2525')" 2>server.err
+	near_background bash -c "exec $(recipe 'tcpserver -HR -l 0 127.0.0.1 2525')" 2>server.err
 	eventually 5 listens 2525
 	random 100000 in
 	tr '[:lower:]' '[:upper:]' <in >expected
