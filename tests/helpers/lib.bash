@@ -14,7 +14,6 @@ esac
 ENC=$BUILD/spipe-enc
 DEC=$BUILD/spipe-dec
 NET=$TESTS/helpers/net.py
-PEER=$TESTS/helpers/peer.py
 export BUILD ENC DEC
 
 # setup_test: what setup() does; for files that define a setup() of their own.

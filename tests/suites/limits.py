@@ -1,14 +1,10 @@
 #!/usr/bin/python3
 """Limits in time and what signals do: idle, linger, SIGTERM, SIGUSR1.
 
-limits.py list             the names of the cases
-limits.py case NAME...     run them, with the programs $ENC and $DEC, in the current directory
-
 Each case plays both ends of one of our programs: the wire's (as upstream's client or server) and the plaintext's.
 SLOW=N (valgrind and the like) makes all that is not measured against a limit N times as patient.
 """
 
-import hashlib
 import os
 import re
 import select
@@ -20,22 +16,11 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
-from peer import LIMIT, SECRET, SLOW, Peer, drain, read_all, tcp_pair
+from peer import LIMIT, SHARED, SLOW, Peer, drain, read_all, tcp_pair
+from suite import Wrong, both, expect, far_side, main
 
-CASES = {}
-SPAN = None  # a limit in the cases below, seconds; set for each attempt
-LATE = 0.75 * SLOW  # how much later than that is too late; doubled for each attempt
-
-
-def both(function):
-    """Register a case, which is run for both roles at once: most of its time is waiting."""
-    CASES[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def expect(what, is_what, *wanted):
-    if is_what not in wanted:
-        raise AssertionError("%s: %r, not %s" % (what, is_what, " or ".join(map(repr, wanted))))
+SPAN = 1.0  # a limit in the cases below, seconds
+LATE = 0.9 * SLOW  # how much later than a limit is too late: less than SPAN, or a doubled limit went unseen
 
 
 class End:
@@ -52,7 +37,7 @@ class End:
         while len(data) < size:
             more = self.peer.take_packet() if self.peer else self.sock.recv(65536)
             if not more:
-                raise AssertionError("an end after %d of %d bytes" % (len(data), size))
+                raise Wrong("an end after %d of %d bytes" % (len(data), size))
             data += more
         return data
 
@@ -72,27 +57,21 @@ class Run:
     """A program with a connection through it. `near` and `far` are its sides, `plain` is the one of them in the clear."""
 
     def __init__(self, role, *options):
-        with open("key", "wb") as f:
-            f.write(SECRET)
         near, theirs = tcp_pair()
         far, program_far = tcp_pair()
         for sock in near, theirs, far, program_far:
             for buffer in socket.SO_SNDBUF, socket.SO_RCVBUF:
                 sock.setsockopt(socket.SOL_SOCKET, buffer, 65536)  # little, so that fill() is soon done
             sock.settimeout(LIMIT * SLOW)
-        for number in 6, 7:
-            os.dup2(program_far.fileno(), number)
         self.program = "spipe-" + role
-        self.process = subprocess.Popen(
-            [os.environ[role.upper()], "-k", "key", "--verbose", *options], stdin=theirs, stdout=theirs,
-            stderr=subprocess.PIPE, pass_fds=(6, 7),
-        )
-        for number in 6, 7:
-            os.dup2(NULL, number)
+        with far_side(program_far) as passed:
+            self.process = subprocess.Popen(
+                [os.environ[role.upper()], "-k", "secret", "--verbose", *options], stdin=theirs, stdout=theirs,
+                stderr=subprocess.PIPE, pass_fds=passed,
+            )
         theirs.close()
         program_far.close()
-        shared = hashlib.sha256(SECRET).digest()
-        peer = Peer(near, True, shared) if role == "dec" else Peer(far, False, shared)
+        peer = Peer(near, True, SHARED) if role == "dec" else Peer(far, False, SHARED)
         peer.shake()
         self.near = End(near, peer if role == "dec" else None)
         self.far = End(far, peer if role == "enc" else None)
@@ -110,8 +89,8 @@ class Run:
         expect("status", self.process.wait(LIMIT * SLOW), status)
         lines = read_all(self.process.stderr.fileno()).splitlines()
         expect("lines on stderr: %r" % lines, len(lines), 1 if status == 0 else 2)
-        if not re.search(why, lines[-1]) or not lines[-1].startswith("%s: %s key key: " % (self.program, self.peer_name)):
-            raise AssertionError("the record is %r" % lines[-1])
+        if not re.search(why, lines[-1]) or not lines[-1].startswith("%s: %s key secret: " % (self.program, self.peer_name)):
+            raise Wrong("the record is %r" % lines[-1])
         return [int(n) for n in re.search(r"(\d+) bytes in, (\d+) bytes out", lines[-1]).groups()]
 
     def broken(self, status, why):
@@ -127,7 +106,7 @@ def ended_after(run, start, span):
     run.process.wait(LIMIT * SLOW)
     took = time.monotonic() - start
     if not span <= took < span + LATE:
-        raise AssertionError("ended after %.3f s, the limit was %.3f s" % (took, span))
+        raise Wrong("ended after %.3f s, the limit was %.3f s" % (took, span))
 
 
 # --- idle -----------------------------------------------------------------------------------------------
@@ -182,12 +161,12 @@ def no_limits(role):
     for options in [], ["-i", "60", "--linger", "60"]:
         run = Run(role, *options)
         if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
-            raise AssertionError("not silent")
+            raise Wrong("not silent")
         run.pass_on()
         run.near.end()
         expect("the end", run.far.sock.recv(1), b"")
         if select.select([run.near.sock], [], [], 2 * SPAN)[0]:
-            raise AssertionError("not silent")
+            raise Wrong("not silent")
         run.far.put(b"late")
         expect("what arrived", run.near.get(4), b"late")
         run.far.end()
@@ -208,11 +187,11 @@ def memory_comes_back(role):
     sender.join()
     large = resident(run)
     if large < small + 100:
-        raise AssertionError("bulk took no memory: %d kB, then %d kB" % (small, large))
+        raise Wrong("bulk took no memory: %d kB, then %d kB" % (small, large))
     limit = time.monotonic() + LIMIT * SLOW
     while (now := resident(run)) > large - (large - small) // 2:
         if time.monotonic() > limit:
-            raise AssertionError("%d kB, with bulk %d kB, in silence still %d kB" % (small, large, now))
+            raise Wrong("%d kB, with bulk %d kB, in silence still %d kB" % (small, large, now))
         time.sleep(0.1)
     run.pass_on(b"after " * 1000)
     run.near.end()
@@ -265,7 +244,7 @@ def linger_not_before_an_end(role):
     """While both directions stand, silence is none of its business, nor is the rest once both have ended."""
     run = Run(role, "--linger", str(SPAN / 2))
     if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
-        raise AssertionError("not silent")
+        raise Wrong("not silent")
     run.pass_on()
     for one, two in (run.near, run.far), (run.far, run.near):
         one.end()
@@ -301,7 +280,7 @@ def term_at_rest(role):
         run.process.send_signal(number)
         run.process.wait(LIMIT * SLOW)
         if time.monotonic() - start > 0.5 * SLOW:
-            raise AssertionError("took %.3f s" % (time.monotonic() - start))
+            raise Wrong("took %.3f s" % (time.monotonic() - start))
         expect("bytes", run.broken(-number, "signal %d" % number), [1, 1])
 
 
@@ -315,7 +294,7 @@ def hangup_gives_time(role):
     start = time.monotonic()
     run.process.wait(LIMIT * SLOW)
     if time.monotonic() - start < 1:
-        raise AssertionError("took only %.3f s" % (time.monotonic() - start))
+        raise Wrong("took only %.3f s" % (time.monotonic() - start))
     expect("bytes", run.broken(-signal.SIGHUP, "signal 1"), [2, 2])
     run = Run(role)
     run.pass_on()
@@ -338,10 +317,10 @@ def term_delivers(role):
         counts = run.finish(-signal.SIGTERM, "signal 15")
         expect("the end", how, "reset")
         if len(data) < 1000 or not sent.startswith(data):
-            raise AssertionError("%d bytes came, not a beginning of what was sent" % len(data))
+            raise Wrong("%d bytes came, not a beginning of what was sent" % len(data))
         # What was still in the kernel on the other side is no longer taken, though the reader made room.
         if len(data) == len(sent):
-            raise AssertionError("all %d bytes were taken" % len(sent))
+            raise Wrong("all %d bytes were taken" % len(sent))
         expect("bytes that the record tells of", counts[which], len(data))
 
 
@@ -368,7 +347,7 @@ def term_does_not_wait_for_ever(role):
         data, how = end.drain()
         expect("the end", how, "reset")
         if not what.startswith(data):
-            raise AssertionError("what came is not a beginning of what was sent")
+            raise Wrong("what came is not a beginning of what was sent")
 
 
 @both
@@ -382,12 +361,12 @@ def progress(role):
     for _ in range(3):
         run.process.send_signal(signal.SIGUSR1)
         if not select.select([run.process.stderr], [], [], LIMIT * SLOW)[0]:
-            raise AssertionError("no line")
+            raise Wrong("no line")
         line = os.read(run.process.stderr.fileno(), 65536).decode()
-        wanted = r"%s: %s key key: 1500 bytes in, 70 bytes out, \d+\.\d{3} s: in progress\n" % (
+        wanted = r"%s: %s key secret: 1500 bytes in, 70 bytes out, \d+\.\d{3} s: in progress\n" % (
             run.program, re.escape(run.peer_name))
         if not re.fullmatch(wanted, line):
-            raise AssertionError("said %r" % line)
+            raise Wrong("said %r" % line)
     run.pass_on(b"more")
     for one, two in (run.near, run.far), (run.far, run.near):
         one.end()
@@ -402,7 +381,7 @@ def progress_while_stuck(role):
     fill(run.near)
     run.process.send_signal(signal.SIGUSR1)
     if not select.select([run.process.stderr], [], [], 1 * SLOW)[0]:
-        raise AssertionError("no line")
+        raise Wrong("no line")
     line = os.read(run.process.stderr.fileno(), 65536).decode()
     expect("lines in %r" % line, line.count("\n"), 1)
     run.process.kill()
@@ -421,54 +400,7 @@ def usr1_does_not_count_as_traffic(role):
     ended_after(run, start, 3 * SPAN)
     lines = read_all(run.process.stderr.fileno()).splitlines()
     if len(lines) < 3 or "idle limit" not in lines[-1] or "in progress" not in lines[0]:
-        raise AssertionError("said %r" % lines)
-
-
-def attempt(name, role, span):
-    """
-    The case in one role, in a directory of its own. A busy machine can be too slow for a limit in the case; a wrong
-    program fails with longer ones too.
-    """
-    global SPAN, LATE
-    SPAN, LATE = span, LATE * 2
-    here = os.getcwd()
-    where = "%s-%s-%s" % (name, role, span)
-    try:
-        os.mkdir(where)
-        os.chdir(where)
-        CASES[name](role)
-        return True
-    except (AssertionError, OSError, ValueError) as error:
-        print("%s, %s, span %g s: %s: %s" % (name, role, span, type(error).__name__, error), flush=True)
-        return False
-    finally:
-        os.chdir(here)
-
-
-def run_case(name):
-    """The case in both roles, each in a process of its own. Returns whether all went well."""
-    children = []
-    for role in "dec", "enc":
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os._exit(0 if any(attempt(name, role, span) for span in (0.4, 0.8, 1.6)) else 1)
-    return not any([os.waitpid(child, 0)[1] for child in children])
-
-
-def main():
-    global NULL
-    os.umask(0o077)
-    NULL = os.open("/dev/null", os.O_RDWR)
-    os.dup2(NULL, 6)
-    os.dup2(NULL, 7)
-    if sys.argv[1:] == ["list"]:
-        print("\n".join(CASES))
-    elif len(sys.argv) > 2 and sys.argv[1] == "case":
-        sys.exit(0 if all([run_case(name) for name in sys.argv[2:]]) else 1)
-    else:
-        sys.exit(__doc__)
+        raise Wrong("said %r" % lines)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,7 @@
 #!/usr/bin/env bats
 # shellcheck shell=bash disable=SC2154
-# What the near side and the far side may be. The cases of relay.py are explained there.
+# What the near side and the far side may be; relay.py has more of it.
 load ../helpers/lib
-
-@test "near side: pipes" {
-	"$TESTS/suites/relay.py" case near-pipes
-}
-
-@test "near side: pipe reader goes" {
-	"$TESTS/suites/relay.py" case near-pipe-reader-goes
-}
-
-@test "near side: socketpair" {
-	"$TESTS/suites/relay.py" case near-socketpair
-}
-
-@test "near side: nonblock is left as found" {
-	"$TESTS/suites/relay.py" case near-nonblock-is-left-as-found
-}
-
-@test "near side: nonblock pipes" {
-	"$TESTS/suites/relay.py" case near-nonblock-pipes
-}
-
-@test "near side: pty master" {
-	"$TESTS/suites/relay.py" case near-pty-master
-}
-
-@test "near side: pty" {
-	"$TESTS/suites/relay.py" case near-pty
-}
-
-@test "near side: terminal of another" {
-	"$TESTS/suites/relay.py" case near-terminal-of-another
-}
-
-@test "near side: listen fds" {
-	"$TESTS/suites/relay.py" case near-listen-fds
-}
-
-@test "near side: listen fds wrong" {
-	"$TESTS/suites/relay.py" case near-listen-fds-wrong
-}
-
-@test "near side: listening socket" {
-	"$TESTS/suites/relay.py" case near-listening-socket
-}
-
-@test "near side: stderr is the wire" {
-	"$TESTS/suites/relay.py" case near-stderr-is-the-wire
-}
 
 # answering: a spipe-dec on $port that answers everything with itself.
 answering() {

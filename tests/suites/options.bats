@@ -310,3 +310,13 @@ fails() {
 		one_line enc.err spipe-enc 'standard output: No space left'
 	done
 }
+
+@test "options: limits that are not a time" {
+	local value
+	for value in '' 0 0.0 -1 1s 1,5 1.2.3 . nan inf 1e3 0x10 ' 1' 99999999999999999999; do
+		run -64 "$DEC" -k key -i "$value" -- cat </dev/null
+		run -64 "$ENC" -k key --linger "$value" -- cat </dev/null
+	done
+	run -64 "$DEC" -k key -i 1 -i 1 -- cat </dev/null
+	run -64 "$ENC" -k key --linger 1 --linger 2 -- cat </dev/null
+}

@@ -1,16 +1,12 @@
 #!/usr/bin/env bats
 # shellcheck shell=bash disable=SC2154
-# The PROXY protocol: what our programs send, as a parser of our own and as nginx and HAProxy read it.
+# The PROXY protocol: what our programs send, as nginx and HAProxy read it; proxy.py has what a parser of our own reads.
 load ../helpers/lib
 
 PROXYPARSE=$TESTS/helpers/proxyparse.py
 
 @test "the parser: headers written by hand, right and wrong" {
 	"$PROXYPARSE" check
-}
-
-@test "every case of proxy.py is run here" {
-	diff <("$TESTS/suites/proxy.py" list) <(sed -n 's/.*proxy.py" case //p' "$BATS_TEST_FILENAME" | grep -v '"')
 }
 
 @test "a version that is none, twice, and where it is not asked for" {
@@ -279,72 +275,4 @@ get() {
 	grep -qE '^source 127\.0\.0\.9 [1-9][0-9]*$' parsed
 	grep -qx "destination 127.0.0.1 $port" parsed
 	grep -qx 'tlv AUTHORITY key' parsed
-}
-
-@test "dec tcp4" {
-	"$TESTS/suites/proxy.py" case dec-tcp4
-}
-
-@test "dec tcp6" {
-	"$TESTS/suites/proxy.py" case dec-tcp6
-}
-
-@test "dec mapped" {
-	"$TESTS/suites/proxy.py" case dec-mapped
-}
-
-@test "dec unix" {
-	"$TESTS/suites/proxy.py" case dec-unix
-}
-
-@test "dec unix abstract" {
-	"$TESTS/suites/proxy.py" case dec-unix-abstract
-}
-
-@test "dec unix nameless" {
-	"$TESTS/suites/proxy.py" case dec-unix-nameless
-}
-
-@test "dec nothing" {
-	"$TESTS/suites/proxy.py" case dec-nothing
-}
-
-@test "enc tcp4" {
-	"$TESTS/suites/proxy.py" case enc-tcp4
-}
-
-@test "enc tcp6" {
-	"$TESTS/suites/proxy.py" case enc-tcp6
-}
-
-@test "enc mapped" {
-	"$TESTS/suites/proxy.py" case enc-mapped
-}
-
-@test "enc unix" {
-	"$TESTS/suites/proxy.py" case enc-unix
-}
-
-@test "enc unix abstract" {
-	"$TESTS/suites/proxy.py" case enc-unix-abstract
-}
-
-@test "enc unix nameless" {
-	"$TESTS/suites/proxy.py" case enc-unix-nameless
-}
-
-@test "enc nothing" {
-	"$TESTS/suites/proxy.py" case enc-nothing
-}
-
-@test "environment both ends" {
-	"$TESTS/suites/proxy.py" case environment-both-ends
-}
-
-@test "environment wrong" {
-	"$TESTS/suites/proxy.py" case environment-wrong
-}
-
-@test "key names" {
-	"$TESTS/suites/proxy.py" case key-names
 }

@@ -1,36 +1,22 @@
 #!/usr/bin/python3
 """The PROXY header that our programs send, for every kind of near side, as proxyparse.py reads it.
 
-proxy.py list             the names of the cases
-proxy.py case NAME...     run them, with the programs $ENC and $DEC, in the current directory
-
 The near side is a socket of ours, and so is the far side (descriptors 6 and 7). Nothing is sent before the header
 has come: it must not wait for the client to speak.
 """
 
 import contextlib
-import hashlib
 import os
 import socket
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
-from peer import LIMIT, SECRET, SLOW, Peer, drain, read_all, tcp_pair
+from peer import LIMIT, SHARED, SLOW, Peer, drain, read_all, tcp_pair
 from proxyparse import Incomplete, parse
+from suite import SECRET, Wrong, case, expect, far_side, main
 
-CASES = {}
 KEY = "alice"
-
-
-def case(function):
-    CASES[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def expect(what, is_what, wanted):
-    if is_what != wanted:
-        raise AssertionError("%s: %r, not %r" % (what, is_what, wanted))
 
 
 # --- near sides: the client's socket, the program's, and what the header has to say --------------------------
@@ -108,14 +94,11 @@ NEAR = {f.__name__.replace("_", "-"): f for f in (tcp4, tcp6, mapped, unix, unix
 def run(role, near, options, environment=None, key=KEY):
     """Start a program between `near` and a TCP connection, whose other end is returned with it."""
     far, theirs = tcp_pair()
-    for number in 6, 7:
-        os.dup2(theirs.fileno(), number)
-    process = subprocess.Popen(
-        [os.environ[role.upper()], "-k", key, *options], stdin=near, stdout=near, stderr=subprocess.PIPE,
-        pass_fds=(6, 7), env={**os.environ, **(environment or {})},
-    )
-    for number in 6, 7:
-        os.dup2(NULL, number)
+    with far_side(theirs) as passed:
+        process = subprocess.Popen(
+            [os.environ[role.upper()], "-k", key, *options], stdin=near, stdout=near, stderr=subprocess.PIPE,
+            pass_fds=passed, env={**os.environ, **(environment or {})},
+        )
     near.close()
     theirs.close()
     far.settimeout(LIMIT * SLOW)
@@ -133,8 +116,7 @@ def through(role, options, near, environment=None, key=KEY):
         f.write(SECRET)
     os.chmod(key, 0o600)
     process, far = run(role, theirs, options, environment, key)
-    shared = hashlib.sha256(SECRET).digest()
-    peer = Peer(ours, True, shared) if role == "dec" else Peer(far, False, shared)
+    peer = Peer(ours, True, SHARED) if role == "dec" else Peer(far, False, SHARED)
     peer.shake()
     data = b""
     take = (lambda: far.recv(65536)) if role == "dec" else peer.take_packet
@@ -145,7 +127,7 @@ def through(role, options, near, environment=None, key=KEY):
         except Incomplete:
             more = take()
             if not more:
-                raise AssertionError("an end after %r" % data) from None
+                raise Wrong("an end after %r" % data) from None
             data += more
     expect("after the header, from a silent client", data[header.size :], b"")
     words = b"words of the client"
@@ -185,21 +167,18 @@ def judge(role, header, wanted, version, key=KEY):
     expect("TLVs", header.tlvs, tlvs)
 
 
-def make_case(role, name):
-    def run_case():
-        forms = [("-x", 2), ("-x1", 1)]
-        if name == "tcp4":
-            forms += [("-x2", 2), ("--proxy-protocol", 2), ("--proxy-protocol=2", 2), ("--proxy-protocol=1", 1)]
-        for option, version in forms:
-            ours, theirs, wanted = NEAR[name]()
-            judge(role, through(role, [option], (ours, theirs)), wanted, version)
-
-    CASES["%s-%s" % (role, name)] = run_case
+def header_of(role, name):
+    forms = [("-x", 2), ("-x1", 1)]
+    if name == "tcp4":
+        forms += [("-x2", 2), ("--proxy-protocol", 2), ("--proxy-protocol=2", 2), ("--proxy-protocol=1", 1)]
+    for option, version in forms:
+        ours, theirs, wanted = NEAR[name]()
+        judge(role, through(role, [option], (ours, theirs)), wanted, version)
 
 
 for _role in "dec", "enc":
     for _name in NEAR:
-        make_case(_role, _name)
+        case(header_of, "%s-%s" % (_role, _name), _role, _name)
 
 
 ENVIRONMENTS = {
@@ -249,23 +228,6 @@ def key_names():
         options = ["-x"]
         header = through("dec", options, (ours, theirs), key="./" + key)
         judge("dec", header, wanted, 2, key)
-
-
-def main():
-    global NULL
-    NULL = os.open("/dev/null", os.O_RDWR)
-    os.dup2(NULL, 6)
-    os.dup2(NULL, 7)
-    if sys.argv[1:] == ["list"]:
-        print("\n".join(CASES))
-    elif len(sys.argv) > 2 and sys.argv[1] == "case":
-        for name in sys.argv[2:]:
-            try:
-                CASES[name]()
-            except (AssertionError, OSError, ValueError) as error:
-                sys.exit("%s: %s: %s" % (name, type(error).__name__, error))
-    else:
-        sys.exit(__doc__)
 
 
 if __name__ == "__main__":

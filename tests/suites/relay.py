@@ -1,9 +1,6 @@
 #!/usr/bin/python3
 """What the two programs do with one connection, with a socket of ours at each end of it.
 
-relay.py list             the names of the cases
-relay.py case NAME...     run them, with the programs $ENC and $DEC
-
     app --- spipe-enc === spipe-dec --- service
 
 `app` and `service` are our sockets; the programs have their far sides as descriptors 6 and 7.
@@ -27,50 +24,26 @@ import time
 import tty
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
-from peer import LIMIT, SECRET, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
+from peer import LIMIT, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
+from suite import Wrong, case, expect, far_side, main
 
-CASES = {}
-NULL = None
 MEMORY = 16384 if SLOW == 1 else 1 << 20  # KiB that a program may have; instrumented ones take what they need
 
 
-def case(function):
-    CASES[function.__name__.replace("_", "-")] = function
-    return function
-
-
-class Wrong(Exception):
-    """A case found what should not be."""
-
-
-def expect(what, is_what, *wanted):
-    if is_what not in wanted:
-        raise Wrong("%s: %r, not %s" % (what, is_what, " or ".join(map(repr, wanted))))
-
-
-def spawn(role, near, far=None, command=(), options=(), stderr=None, wrap=(), **more):
+def spawn(role, near, far=None, command=(), options=(), stderr=None, wrap=(), pass_fds=(), **more):
     """
     Start a program. near: its stdin and stdout, one object for both or a pair; far: descriptors 6 and 7, alike;
     wrap: a command that is to start it.
     """
-    def pair(x):
-        return x if isinstance(x, tuple) else (x, x)
-
-    passed = list(more.pop("pass_fds", ()))
-    if far is not None:
-        for number, one in zip((6, 7), pair(far)):
-            os.dup2(one if isinstance(one, int) else one.fileno(), number)
-        passed += [6, 7]
     arguments = [*wrap, os.environ[role.upper()], "-k", "secret", *options]
     if command:
         arguments += ["--", *command]
-    stdin, stdout = pair(near)
-    process = subprocess.Popen(
-        arguments, stdin=stdin, stdout=stdout, stderr=stderr or subprocess.PIPE, pass_fds=passed, **more
-    )
+    stdin, stdout = near if isinstance(near, tuple) else (near, near)
+    with far_side(far, unless=far is None) as passed:
+        process = subprocess.Popen(
+            arguments, stdin=stdin, stdout=stdout, stderr=stderr or subprocess.PIPE, pass_fds=(*pass_fds, *passed), **more
+        )
     process.role = role
-    for number in 6, 7:
-        os.dup2(NULL, number)
     return process
 
 
@@ -460,9 +433,7 @@ def lost(which, how):
 
 for _which, _name in (0, "app"), (1, "service"):
     for _how in "while all is silent", "after its end", "after the other's end", "in a flood":
-        CASES["%s-reset-%s" % (_name, _how.replace(" ", "-").replace("'", ""))] = (
-            lambda which=_which, how=_how: lost(which, how)
-        )
+        case(lost, "%s-reset-%s" % (_name, _how.replace(" ", "-").replace("'", "")), _which, _how)
 
 
 @case
@@ -499,7 +470,7 @@ def signalled(number):
 
 
 for _signal in "TERM", "INT", "HUP":
-    CASES["signal-%s" % _signal] = lambda number=getattr(signal, "SIG" + _signal): signalled(number)
+    case(signalled, "signal-" + _signal, getattr(signal, "SIG" + _signal))
 
 
 @case
@@ -1117,29 +1088,5 @@ def near_stderr_is_the_wire():
         expect("status", process.wait(3 * SLOW), 77)
 
 
-# --- main -----------------------------------------------------------------------------------------------
-
-
-def main():
-    global NULL
-    if sys.argv[1:] == ["list"]:
-        return print("\n".join(CASES))
-    if sys.argv[1:2] != ["case"] or len(sys.argv) < 3:
-        sys.exit(__doc__)
-    NULL = fcntl.fcntl(os.open("/dev/null", os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, 10)
-    for fd in 6, 7:  # nothing else may come to lie there
-        os.dup2(NULL, fd)
-    with open("secret", "wb") as f:
-        os.fchmod(f.fileno(), 0o600)
-        f.write(SECRET)
-    for name in sys.argv[2:]:
-        try:
-            CASES[name]()
-        except Wrong as wrong:
-            print("%s: %s" % (name, wrong))
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,11 +1,8 @@
 #!/usr/bin/python3
-"""Search the memory of our programs ($ENC, $DEC), while they live, for key material that they should have wiped.
-
-secrets.py memory HOLD     at each phase of a connection, and at the moment of exit (HOLD is hold.c's program)
-secrets.py core            the same in a core that gcore takes
+"""Search the memory of our programs, while they live, for key material that they should have wiped.
 
 What must be gone after its phase is shown to be found before it: a scanner that finds nothing proves
-nothing. Prints every thing that is not as promised, and a count; exit status 1 if any.
+nothing.
 """
 
 import os
@@ -14,8 +11,10 @@ import struct
 import subprocess
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
 import held
 from held import peer
+from suite import ROOT, Skip, Wrong, case, expect, main, needs
 
 # The process's own and libcrypto's copies have other shapes than the secrets themselves.
 
@@ -117,28 +116,20 @@ def find_exponent(run, areas):
     return None
 
 
-class Check:
-    def __init__(self):
-        self.looked = self.wrong = 0
-
-    def __call__(self, label, good, detail=""):
-        self.looked += 1
-        if not good:
-            self.wrong += 1
-            print("%s: %s" % (label, detail))
-
-    def gone(self, label, areas, secrets):
-        there = search(areas, secrets)
-        for name in secrets:
-            self("%s: %s" % (label, name), name not in there, "still there, at%s" % there.get(name))
-
-    def present(self, label, areas, secrets, names):
-        there = search(areas, secrets)
-        for name in names:
-            self("%s: %s" % (label, name), name in there, "not found: would the scanner find it?")
+def gone(label, areas, secrets):
+    there = search(areas, secrets)
+    for name, where in there.items():
+        raise Wrong("%s: %s is still there, at%s" % (label, name, where))
 
 
-def play(check, role, far, look, hold=None, end="clean"):
+def present(label, areas, secrets, names):
+    there = search(areas, secrets)
+    for name in names:
+        if name not in there:
+            raise Wrong("%s: %s was not found: would the scanner find it?" % (label, name))
+
+
+def play(role, far, look, hold=None, end="clean"):
     """
     One connection, up to its `end` (clean, SIGTERM, tampered, refused). look(run) gives the memory at that moment.
     """
@@ -159,13 +150,13 @@ def play(check, role, far, look, hold=None, end="clean"):
     rest(run)
     areas = list(look(run.pid))
     if look is memory:
-        check.present(label + ", before the handshake", areas, secrets, ["K"])
-        check.gone(label + ", before the handshake", areas, {"the key file": secrets["the key file"]})
+        present(label + ", before the handshake", areas, secrets, ["K"])
+        gone(label + ", before the handshake", areas, {"the key file": secrets["the key file"]})
     else:
-        check.gone(label + ", before the handshake", areas, secrets)
+        gone(label + ", before the handshake", areas, secrets)
     with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
         for child in f.read().split():
-            check.gone(label + ", its child", memory(int(child)), secrets)
+            gone(label + ", its child", memory(int(child)), secrets)
     if end == "refused":
         run.peer.key = b"x" * 32
     run.peer.sock.sendall(run.peer.nonce)
@@ -179,9 +170,9 @@ def play(check, role, far, look, hold=None, end="clean"):
         areas = list(look(run.pid))
         x = find_exponent(run, areas) if look is memory and end != "refused" else None
         if look is memory and end != "refused":
-            check(label + ", x", x is not None, "not found in the handshake")
+            expect(label + ": x was found in the handshake", x is not None, True)
             secrets["dhmac"] = [*shapes(run.peer.their_mac_key, True), *shapes(run.peer.mac_key, True)]
-            check.present(label + ", in the handshake", areas, secrets, ["dhmac"])
+            present(label + ", in the handshake", areas, secrets, ["dhmac"])
         run.peer.sock.sendall(run.peer.hello())
     else:
         # Its y is not known yet, but whoever stops it between its y and its keys needs a debugger: x is looked
@@ -194,9 +185,9 @@ def play(check, role, far, look, hold=None, end="clean"):
             for spot in spots:
                 if pow(2, int.from_bytes(spot, "big"), peer.P) == run.peer.their_y:
                     x = spot
-            check(label + ", x", x is not None or look is not memory, "not found before the handshake")
+            expect(label + ": x was found before the handshake", x is not None or look is not memory, True)
     if end == "refused":
-        finish(check, label, run, holder, look, secrets, peer.REFUSED)
+        finish(label, run, holder, look, secrets, peer.REFUSED)
         return
     run.peer.derive()
     if role == "dec" and run.plain is None and run.listener:
@@ -212,19 +203,19 @@ def play(check, role, far, look, hold=None, end="clean"):
         assert run.plain.recv(5, held.socket.MSG_WAITALL) == b"first"
     rest(run)
     areas = list(look(run.pid))
-    check.gone(label + ", relaying", areas, secrets)
+    gone(label + ", relaying", areas, secrets)
     keys = {
         "E": [run.peer.out.cipher_key, run.peer.into.cipher_key],
         "H": [*shapes(run.peer.out.mac_key, True), *shapes(run.peer.into.mac_key, True)],
     }
     if look is memory:
-        check.present(label + ", relaying", areas, keys, ["E", "H"])
+        present(label + ", relaying", areas, keys, ["E", "H"])
     else:
-        check.gone(label + ", relaying", areas, keys)
-    check.gone(label + ", relaying, as handed over", areas, {"H itself": [run.peer.out.mac_key, run.peer.into.mac_key]})
+        gone(label + ", relaying", areas, keys)
+    gone(label + ", relaying, as handed over", areas, {"H itself": [run.peer.out.mac_key, run.peer.into.mac_key]})
     with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
         for child in f.read().split():
-            check.gone(label + ", its command", memory(int(child)), {**secrets, **keys})
+            gone(label + ", its command", memory(int(child)), {**secrets, **keys})
     secrets.update(keys)
     if end == "SIGTERM":
         run.process.send_signal(signal.SIGTERM)
@@ -237,7 +228,7 @@ def play(check, role, far, look, hold=None, end="clean"):
         if run.plain:
             run.plain.shutdown(held.socket.SHUT_WR)
         status = 0
-    finish(check, label, run, holder, look, secrets, status)
+    finish(label, run, holder, look, secrets, status)
 
 
 def rest(run):
@@ -260,16 +251,17 @@ def near_nonce(run, areas):
     return spots
 
 
-def finish(check, label, run, holder, look, secrets, status):
+def finish(label, run, holder, look, secrets, status):
     if holder:
         word = holder.stdout.readline()
-        check(label + ", at exit", word == b"exits\n", "the tool that holds it says %r" % word)
-        check.gone(label + ", at exit", memory(run.pid), secrets)
+        expect(label + ", at exit: what the tool that holds it says", word, b"exits\n")
+        gone(label + ", at exit", memory(run.pid), secrets)
         holder.stdin.close()
         holder.wait()
         holder.stdout.close()
     run.end()
-    check(label, run.status == status, "status %s: %s" % (run.status, run.message))
+    if run.status != status:
+        raise Wrong("%s: status %s: %s" % (label, run.status, run.message))
     run.close()
 
 
@@ -289,21 +281,34 @@ def core(pid):
             yield address, data[offset : offset + length]
 
 
-def main():
-    check = Check()
-    if sys.argv[1:] == ["core"]:
-        for role in held.ROLES:
-            play(check, role, "ucspi", core)
-    elif len(sys.argv) == 3 and sys.argv[1] == "memory":
-        for role in held.ROLES:
-            for far in held.FARS:
-                play(check, role, far, memory, sys.argv[2])
-            for end in "SIGTERM", "tampered", "refused":
-                play(check, role, "ucspi", memory, sys.argv[2], end)
-    else:
-        sys.exit(__doc__)
-    print("%d looked at, %d wrong" % (check.looked, check.wrong))
-    sys.exit(1 if check.wrong or not check.looked else 0)
+def can_look():
+    if os.getuid() != 0:
+        raise Skip("needs root, to read another process's memory")
+    with open(os.environ["DEC"], "rb") as file:
+        if b"__asan_init" in file.read():
+            raise Skip("AddressSanitizer keeps copies of what was freed")
+
+
+@case
+def in_memory():
+    """None is there when its phase is over, at exit not one, in the command never."""
+    can_look()
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", "hold",
+                    ROOT + "/tests/helpers/hold.c"], check=True)
+    for role in held.ROLES:
+        for far in held.FARS:
+            play(role, far, memory, "./hold")
+        for end in "SIGTERM", "tampered", "refused":
+            play(role, "ucspi", memory, "./hold", end)
+
+
+@case
+def in_a_core():
+    """None is in one that gcore takes."""
+    can_look()
+    needs("gcore")
+    for role in held.ROLES:
+        play(role, "ucspi", core)
 
 
 if __name__ == "__main__":
