@@ -43,16 +43,21 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
 	c->secrets->handshake.pfs = !options->no_pfs;
 	c->secrets->handshake.require_pfs = options->require_pfs;
-	return keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
-	    role == ROLE_DEC, c->deadline, &c->report, &c->outcome);
+	if (keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
+		role == ROLE_DEC, c->deadline, &c->outcome) != 0)
+		return -1;
+	if (role == ROLE_ENC)
+		keyring_warn(&c->ring, 0, &c->report);
+	return 0;
 }
 
 int connection_prepare_far(struct connection *c)
 {
+	struct destination usual = { .command = c->options.command };
 	bool any = false;
 
 	for (size_t i = 0; i < c->ring.count; i++)
-		any |= keyring_command(&c->ring, i, c->options.command) != NULL;
+		any |= keyring_destination(&c->ring, i, usual).command != NULL;
 	if (!any && !c->descriptors.ucspi)
 		return fail(&c->outcome, EX_USAGE,
 		    "no command is given, and descriptors 6 and 7 "
@@ -86,7 +91,8 @@ int connection_enter_sandbox(struct connection *c)
 
 int connection_start_far(struct connection *c)
 {
-	char *const *argv = keyring_command(&c->ring, c->key, c->options.command);
+	struct destination usual = { .command = c->options.command };
+	char *const *argv = keyring_destination(&c->ring, c->key, usual).command;
 
 	if (argv != NULL) {
 		if (launcher_start(&c->launcher, c->key, argv[0], &c->outcome) != 0)
@@ -136,7 +142,7 @@ int connection_check_rules(struct connection *c)
 {
 	const struct rules *rules = c->ring.key[c->key].rules;
 	c->report.key = c->ring.key[c->key].name;
-	keyring_warn_twins(&c->ring, c->key, &c->report);
+	keyring_warn(&c->ring, c->key, &c->report);
 	if (rules == NULL)
 		return 0;
 	return rules_check(rules, &c->peer.remote, c->secrets->handshake.forward_secret, time(NULL),

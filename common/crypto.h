@@ -53,4 +53,10 @@ enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
 /* Fill `out`, at most 256 bytes, from the kernel's generator. Returns 0, or -1 with errno set. */
 int random_bytes(void *out, size_t size);
 
+/*
+ * Vector registers still hold the last bytes that were hashed, and the kernel copies registers to
+ * our stack when a signal comes. Clear them, after a hash whose last part had `size` bytes.
+ */
+void hash_clear_registers(size_t size);
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "outcome.h"
 #include "rules.h"
@@ -16,7 +17,7 @@ struct report;
 /* Keep memory that libcrypto has its secrets in out of core dumps. NULL is harmless. */
 void secret_guard(void *, size_t size);
 
-/* The keys a program was given. Names and rules are no secrets; the hashes are. */
+/* The keys a program was given. Names and rules are not secret; the hashes are. */
 struct key {
 	const char *name;    /* the file's; in `files` or `entries` */
 	struct rules *rules; /* NULL: none */
@@ -29,26 +30,33 @@ struct keyring {
 	struct scratch *scratch;     /* secret memory, for reading a file */
 	size_t room;
 	struct dirent **entries; /* of the directory, for the names; NULL without one */
+	int entry_count;
+	FILE *warnings; /* to warning_text: one after the other, each ends with a NUL */
+	char *warning_text;
+	size_t warning_size;
 };
 
 /*
  * Load the `count` key files at `files` and those in directory `dir` (NULL: none), with the rules
- * beside them if `with_rules`. A name without a slash is looked up in $CREDENTIALS_DIRECTORY
- * first; a directory's name likewise: systemd puts the files of a directory credential there as
- * NAME_FILE. Warns of what is wrong but can be lived with. Returns 0, or -1 with the outcome set:
- * 78, 71, or for a FIFO that is not read by `deadline` 75, or the signal that ended us.
+ * beside them if `with_rules`, into a zeroed keyring. A name without a slash is looked up in
+ * $CREDENTIALS_DIRECTORY first; a directory's name likewise: systemd puts the files of a directory
+ * credential there as NAME_FILE. Files in a directory that are not usable keys are skipped. Warnings
+ * are kept for keyring_warn. Returns 0, or -1 with the outcome set: 78, 71, 75 for a file that is
+ * not read to its end by `deadline`, or the signal that ended us.
  */
 int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
-    bool with_rules, int64_t deadline, struct report *, struct outcome *);
+    bool with_rules, int64_t deadline, struct outcome *);
 
-/* The command for the holder of a key: its own by its rules, else `usual`, which may be NULL. */
-char *const *keyring_command(const struct keyring *, size_t key, char *const *usual);
+/* What the holder of a key gets: what its rules say, else `usual`. */
+struct destination keyring_destination(const struct keyring *, size_t key,
+    struct destination usual);
 
 /*
- * Warn of every other key with the same bytes as the peer's: deleting one file revokes nothing. At
- * this point it costs next to nothing; comparing a thousand keys with each other would not.
+ * Give keyring_load's warnings, and one for every other key with the same bytes as `key`, the one in
+ * use: deleting one of the files would revoke nothing. Once only, and not before the peer has proved
+ * a key: strangers must not be able to fill the log.
  */
-void keyring_warn_twins(const struct keyring *, size_t key, struct report *);
+void keyring_warn(struct keyring *, size_t key, struct report *);
 
 /* Wipe the hashes, once the peer's key is known. Names and rules stay. */
 void keyring_wipe(struct keyring *);

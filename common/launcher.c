@@ -19,6 +19,7 @@
 static void run(int far, int control, char *const *argv, const struct keyring *ring, bool quiet,
     pid_t parent)
 {
+	struct destination usual = { .command = argv };
 	uint32_t key;
 
 	setpgid(0, 0);
@@ -34,7 +35,7 @@ static void run(int far, int control, char *const *argv, const struct keyring *r
 		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent || read(LAUNCHER_CONTROL, &key, sizeof(key)) != sizeof(key) ||
-	    key >= ring->count || (argv = keyring_command(ring, key, argv)) == NULL)
+	    key >= ring->count || (argv = keyring_destination(ring, key, usual).command) == NULL)
 		_exit(0);
 	setenv("SPIPE_KEY", ring->key[key].name, 1);
 	unsetenv("NOTIFY_SOCKET");

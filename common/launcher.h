@@ -22,7 +22,7 @@ struct launcher {
 #define LAUNCHER_GRACE 2 /* seconds that a command has to exit after the last byte */
 
 /*
- * Fork the launcher for keyring_command(), of the key that is found and `argv` (may be NULL).
+ * Fork the launcher for keyring_destination(), of the key that is found and `argv` (may be NULL).
  * `quiet` gives it /dev/null for stderr. Returns 0, or -1 with the outcome (71) set.
  */
 int launcher_prepare(struct launcher *, char *const *argv, const struct keyring *, bool quiet,

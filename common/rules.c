@@ -1,8 +1,13 @@
 #include "rules.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define BLANKS " \t\r"
 
@@ -54,11 +59,38 @@ static const char *parse_network(struct rules *rules, char *word)
 	return NULL;
 }
 
+static const char *parse_target(struct rules *rules, char *word)
+{
+	struct address_text parts;
+	char copy[RULES_SIZE];
+
+	if (word == NULL)
+		return "target needs an address";
+	if (rules->destination.target != NULL)
+		return "a second target";
+	rules->destination.target = word;
+	return address_split(&parts, strcpy(copy, word), false);
+}
+
+/* The command is the rest of the line. */
+static const char *parse_command(struct rules *rules, char *word, char **rest)
+{
+	size_t count = 0;
+
+	if (word == NULL)
+		return "command needs a program";
+	if (rules->destination.command != NULL)
+		return "a second command";
+	rules->destination.command = rules->words;
+	for (; word != NULL && count < RULES_WORDS; word = strtok_r(NULL, BLANKS, rest))
+		rules->words[count++] = word;
+	return word == NULL ? NULL : "command has too many words";
+}
+
 static const char *parse_line(struct rules *rules, char *line)
 {
 	char *rest, *rule = strtok_r(line, BLANKS, &rest), *word;
 	const char *problem = NULL;
-	size_t count = 0;
 
 	if (rule == NULL || rule[0] == '#')
 		return NULL;
@@ -67,7 +99,7 @@ static const char *parse_line(struct rules *rules, char *line)
 		problem = parse_date(rules, word);
 	} else if (strcmp(rule, "require-pfs") == 0) {
 		rules->require_pfs = true;
-		return word == NULL ? NULL : "require-pfs stands alone";
+		return word == NULL ? NULL : "require-pfs takes no value";
 	} else if (strcmp(rule, "from") == 0) {
 		if (word == NULL)
 			return "from needs a network";
@@ -75,16 +107,57 @@ static const char *parse_line(struct rules *rules, char *line)
 			problem = parse_network(rules, word);
 		return problem;
 	} else if (strcmp(rule, "command") == 0) {
-		if (rules->command[0] != NULL || word == NULL)
-			return word == NULL ? "command needs a program" : "a second command";
-		for (; word != NULL && count < RULES_WORDS; word = strtok_r(NULL, BLANKS, &rest))
-			rules->command[count++] = word;
-		return word == NULL ? NULL : "command has too many words";
+		problem = parse_command(rules, word, &rest);
+	} else if (strcmp(rule, "target") == 0) {
+		problem = parse_target(rules, word);
 	} else
-		return "unknown rule (known: expires, require-pfs, from, command)";
+		return "unknown rule (known: expires, require-pfs, from, target, command)";
 	if (problem == NULL && strtok_r(NULL, BLANKS, &rest) != NULL)
 		problem = "too many words";
+	if (problem == NULL && rules->destination.command != NULL &&
+	    rules->destination.target != NULL)
+		problem = "both a target and a command";
 	return problem;
+}
+
+int rules_load(struct rules **rules, mode_t *mode, int dir, const char *path,
+    struct outcome *outcome)
+{
+	char conf[PATH_MAX];
+	const char *problem;
+	struct stat st;
+	ssize_t got;
+	int fd, line;
+
+	*rules = NULL;
+	snprintf(conf, sizeof(conf), "%s.conf", path);
+	/* A link that leads nowhere is not the same as no rules. */
+	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 &&
+	    (errno == ENOENT || errno == ENAMETOOLONG))
+		return 0;
+	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	*rules = calloc(1, sizeof(**rules));
+	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0 ||
+	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
+		fail(outcome, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		fail(outcome, EX_CONFIG, "its rules, %s: not a regular file", conf);
+	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
+		fail(outcome, EX_CONFIG, "its rules, %s: too long, or not text", conf);
+	else if (strspn((*rules)->text, BLANKS "\n") == (size_t)got)
+		/* What a full disk or an editor leaves behind must not mean that all is allowed. */
+		fail(outcome, EX_CONFIG, "its rules, %s: empty (remove the file if there are none)",
+		    conf);
+	else if (rules_parse(*rules, &line, &problem) != 0)
+		fail(outcome, EX_CONFIG, "its rules, %s line %d: %s", conf, line, problem);
+	*mode = st.st_mode;
+	if (fd != -1)
+		close(fd);
+	if (outcome->status == 0)
+		return 0;
+	free(*rules);
+	*rules = NULL;
+	return -1;
 }
 
 int rules_parse(struct rules *rules, int *line, const char **problem)

@@ -3,7 +3,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "address.h"
@@ -11,7 +11,13 @@
 
 #define RULES_NETWORKS 64
 #define RULES_WORDS 64
-#define RULES_SIZE 4096 /* most bytes of a rules file */
+#define RULES_SIZE 4096 /* a rules file is smaller, in bytes */
+
+/* What a connection goes on to: one of the two, or neither if that is not said. */
+struct destination {
+	char *const *command; /* NULL-terminated */
+	const char *target;   /* an address that address_split takes */
+};
 
 /* What the holder of one key may do: the file NAME.conf beside the key NAME. */
 struct rules {
@@ -22,9 +28,17 @@ struct rules {
 		struct address base;
 		unsigned bits; /* prefix length */
 	} network[RULES_NETWORKS];
-	char *command[RULES_WORDS + 1]; /* NULL-terminated; command[0] NULL: the usual one */
-	char text[RULES_SIZE + 1];      /* what the words above point into */
+	struct destination destination; /* of this key; neither: the usual one */
+	char *words[RULES_WORDS + 1];   /* its command */
+	char text[RULES_SIZE + 1];      /* what the words and the target point into */
 };
+
+/*
+ * Read the rules of the key file `path`, relative to directory `dir` (or AT_FDCWD): the file
+ * PATH.conf. Stores them in *rules, to be freed with free(3), or NULL if there is no such file; and
+ * the file's mode in *mode. Returns 0, or -1 with the outcome (78) set.
+ */
+int rules_load(struct rules **, mode_t *mode, int dir, const char *path, struct outcome *);
 
 /*
  * Parse rules->text, a NUL-terminated file's content. Returns 0, or -1 with *line (from 1) and

@@ -25,7 +25,8 @@ static bool is_day(const char *word)
 /* What was taken from `text`: each of its lines makes sense by itself. */
 static void check_lines(char *text, const struct rules *rules)
 {
-	size_t networks = 0, expires = 0, commands = 0, pfs = 0;
+	const struct destination *destination = &rules->destination;
+	size_t networks = 0, expires = 0, commands = 0, targets = 0, pfs = 0;
 	char *line, *word, *rest;
 
 	while ((line = strsep(&text, "\n")) != NULL) {
@@ -50,18 +51,26 @@ static void check_lines(char *text, const struct rules *rules)
 			size_t i;
 
 			for (i = 0; (word = strtok_r(NULL, " \t\r", &rest)) != NULL; i++) {
-				CHECK(i < RULES_WORDS && rules->command[i] != NULL);
-				CHECK(strcmp(word, rules->command[i]) == 0);
+				CHECK(i < RULES_WORDS && destination->command[i] != NULL);
+				CHECK(strcmp(word, destination->command[i]) == 0);
 			}
-			CHECK(i > 0 && rules->command[i] == NULL);
+			CHECK(i > 0 && destination->command[i] == NULL);
 			commands++;
+		} else if (strcmp(word, "target") == 0) {
+			struct address_text parts;
+
+			word = strtok_r(NULL, " \t\r", &rest);
+			CHECK(word != NULL && strcmp(word, destination->target) == 0);
+			CHECK(address_split(&parts, word, false) == NULL);
+			targets++;
 		} else {
 			CHECK(strcmp(word, "require-pfs") == 0);
 			pfs++;
 		}
 	}
 	CHECK(networks == rules->network_count);
-	CHECK(expires == (rules->expires != 0) && commands == (rules->command[0] != NULL));
+	CHECK(expires == (rules->expires != 0) && commands == (destination->command != NULL));
+	CHECK(targets == (destination->target != NULL) && commands + targets <= 1);
 	CHECK((pfs > 0) == rules->require_pfs);
 }
 
@@ -97,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct address a;
 	int line = -1;
 
-	/* As keys.c reads it: no NUL, and not the longest. */
+	/* As rules_load reads it: no NUL, and not the longest. */
 	if (size > 0 && size < RULES_SIZE && memchr(data, '\0', size) == NULL) {
 		memcpy(rules->text, data, size);
 		memcpy(copy, data, size);

@@ -201,7 +201,7 @@ fails() {
 		fails 75 "$program" 'key fifo: .*in time' -o 0.3 -k fifo touch ran
 	done
 	exec 5>&-
-	fails 78 "$ENC" 'key fifo: is empty' -k fifo touch ran
+	fails 78 "$ENC" 'key fifo: it is empty' -k fifo touch ran
 }
 
 @test "a key that we may not read: 78" {
