@@ -82,8 +82,8 @@ static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t ha
 				break; /* saves a call for each of many keys */
 		} else if (errno != EAGAIN && errno != EINTR)
 			return fail(problem, EX_CONFIG, "%s", strerror(errno));
-		if (size == -1 &&
-		    (wait_poll(&ready, 1, loader->deadline) == 0 || time_now() >= loader->deadline))
+		/* For more of it, and for signals. */
+		if (wait_poll(&ready, 1, loader->deadline) == 0 || time_now() >= loader->deadline)
 			return fail(problem, EX_TEMPFAIL, "not read to its end in time");
 		if (signal_stop)
 			return fail_signal(problem, signal_stop, " while it was read");

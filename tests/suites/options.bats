@@ -204,6 +204,29 @@ fails() {
 	fails 78 "$ENC" 'key fifo: it is empty' -k fifo touch ran
 }
 
+# hashes PID: it has used a tenth of a second of the processor, which is more than its start takes.
+hashes() {
+	local stat
+	read -r -a stat <"/proc/$1/stat"
+	[ "${stat[13]}" -ge 10 ]
+}
+
+@test "a key file that takes long to read outlives neither -o nor SIGTERM" {
+	truncate -s 300G large
+	local program
+	for program in "$ENC" "$DEC"; do
+		fails 75 "$program" 'key large: not read to its end in time' -o 0.3 -k large touch ran
+		"$program" -o 60 -k large touch ran </dev/null 2>program.err &
+		eventually 5 hashes "$!"
+		kill "$!"
+		if ! ended 5 "$!"; then
+			kill -KILL "$!"
+			return 1
+		fi
+		one_line program.err "${program##*/}" 'key large: ended by signal 15'
+	done
+}
+
 @test "a key that we may not read: 78" {
 	chmod 000 other
 	local drop=()
