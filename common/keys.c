@@ -98,8 +98,42 @@ static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t ha
 	return 0;
 }
 
-/* The rules of a key. */
-static int load_rules(struct keyring *ring, struct key *key, int dir, const char *path,
+/*
+ * A key without rules, open as `fd`: warn where rules seem to be meant for it. alice.conf is not
+ * for alice.key, and rules beside the file that a link leads to are not those of the link.
+ */
+static void check_misplaced_rules(struct keyring *ring, int dir, const char *path, int fd)
+{
+	char conf[PATH_MAX], link[32];
+	const char *dot = strrchr(basename(path), '.');
+	struct stat st;
+	ssize_t size;
+
+	if (dir == AT_FDCWD && dot != NULL) {
+		snprintf(conf, sizeof(conf), "%.*s", (int)(dot - path), path);
+		if (access(conf, F_OK) != 0) {
+			snprintf(conf, sizeof(conf), "%.*s.conf", (int)(dot - path), path);
+			if (access(conf, F_OK) == 0 && strcmp(conf, path) != 0)
+				add_warning(ring,
+				    "rules %s are not used: those of key %s would be %s.conf", conf,
+				    path, path);
+		}
+	}
+	if (fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISLNK(st.st_mode))
+		return;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	size = readlink(link, conf, sizeof(conf) - sizeof(".conf"));
+	if (size <= 0)
+		return;
+	memcpy(conf + size, ".conf", sizeof(".conf"));
+	if (access(conf, F_OK) == 0)
+		add_warning(ring,
+		    "rules %s are not used: key %s is a link, and its rules would be %s.conf", conf,
+		    path, path);
+}
+
+/* The rules of a key that is open as `fd`. */
+static int load_rules(struct keyring *ring, struct key *key, int dir, const char *path, int fd,
     bool credential, struct outcome *problem)
 {
 	char conf[PATH_MAX];
@@ -108,7 +142,9 @@ static int load_rules(struct keyring *ring, struct key *key, int dir, const char
 	if (rules_load(&key->rules, &mode, dir, path, problem) != 0)
 		return -1;
 	snprintf(conf, sizeof(conf), "%s.conf", path);
-	if (key->rules != NULL && !credential)
+	if (key->rules == NULL)
+		check_misplaced_rules(ring, dir, path, fd);
+	else if (!credential)
 		check_mode(ring, "rules", conf, mode, S_IWGRP | S_IWOTH, "chmod go-w");
 	return 0;
 }
@@ -143,7 +179,7 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 	else if (hash_file(loader, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
 		     ring->secret[ring->count], problem) == 0 &&
 	    loader->with_rules)
-		load_rules(ring, key, dir, path, credential, problem);
+		load_rules(ring, key, dir, path, fd, credential, problem);
 	if (fd != -1)
 		close(fd);
 	if (problem->status != 0)

@@ -294,6 +294,34 @@ day() {
 	done
 }
 
+@test "rules that seem meant for a key, but are not its rules, are warned about" {
+	rules 'require-pfs'
+	mkdir k
+	cp key real.key
+	rm key
+	# alice.conf beside alice.key
+	cp real.key alice.key
+	mv key.conf alice.conf
+	run -0 --separate-stderr "$HOLDER" alice.key "$DEC" -k ./alice.key -- true
+	[ "$stderr" = 'spipe-dec: rules ./alice.conf are not used: those of key ./alice.key would be ./alice.key.conf' ]
+	# but not if they are those of another key
+	cp real.key alice
+	run -0 --separate-stderr "$HOLDER" alice.key "$DEC" -k ./alice.key -- true
+	[ -z "$stderr" ]
+	# rules beside the file that a link leads to
+	echo 'require-pfs' >real.key.conf
+	ln -s real.key link
+	ln -s ../link k/link
+	local warning="rules $PWD/real.key.conf are not used: key link is a link, and its rules would be link.conf"
+	run -0 --separate-stderr "$HOLDER" real.key "$DEC" -k link -- true
+	[ "$stderr" = "spipe-dec: $warning" ]
+	run -0 --separate-stderr "$HOLDER" real.key "$DEC" -K k -- true
+	[ "$stderr" = "spipe-dec: $warning" ]
+	echo 'require-pfs' >link.conf
+	run -0 --separate-stderr "$HOLDER" real.key "$DEC" -k link -- true
+	[ -z "$stderr" ]
+}
+
 @test "not understood: what is no text, too long or not readable" {
 	printf 'require-pfs\0\n' >key.conf
 	run -78 --separate-stderr "$DEC" -k key -- cat </dev/null
