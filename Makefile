@@ -91,11 +91,13 @@ $(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
 # It runs at boot without our environment: the paths it writes into units are built in.
-$(BUILD)/units/spipe-generator.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
+$(BUILD)/units/units.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
 
-$(BUILD)/units/spipe-generator.o: $(BUILD)/paths
+$(BUILD)/units/units.o: $(BUILD)/paths
 
-$(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o
+generator := $(patsubst %,$(BUILD)/%.o,units/table units/units common/address common/outcome common/parse)
+
+$(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o $(generator)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -122,6 +124,8 @@ endif
 # Programs that tests run: each links the code that the filters use.
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
+
+$(BUILD)/tests/fuzz/spipetab: $(generator)
 
 # What tests/suites/*.bats run of our own code.
 unit := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/unit/ctgrind.c,$(wildcard tests/unit/*.c)))

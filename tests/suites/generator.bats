@@ -220,7 +220,7 @@ wrong() {
 	wrong 'vsock target needs a CID' 'x dec 1 vsock::1 k'
 	wrong 'no command' 'x dec 1 exec: k'
 	wrong 'no command' 'x dec 1 "exec:  " k'
-	wrong 'double quote' 'x dec 1 "exec:a k'
+	wrong 'unterminated double quote' 'x dec 1 "exec:a k'
 	wrong 'double quote' 'x dec 1 exec:a"b" k'
 	wrong 'double quote' 'x dec 1 "exec:a"b k'
 }
@@ -232,14 +232,14 @@ wrong() {
 	done
 	wrong 'no directory' 'x enc 1 2 keys/'
 	wrong 'one key' 'x enc 1 2 k key=l'
-	wrong 'stands alone' 'x dec 1 2 keys/ key=l'
-	wrong 'stands alone' 'x dec 1 2 k key=l/'
+	wrong 'cannot be combined' 'x dec 1 2 keys/ key=l'
+	wrong 'cannot be combined' 'x dec 1 2 k key=l/'
 	wrong 'two keys are named k' 'x dec 1 2 k key=/a/k'
 	wrong 'more than' "x dec 1 2 k $(printf 'key=k%s,' {1..16} | sed 's/,$//')"
 	wrong 'not with a directory' 'x dec 1 2 keys/ encrypted'
 	for bad in , a, maxconn=1, ,maxconn=1 maxconn=1,,noauto x=1 maxconn maxconn= maxconn=0 maxconn=65536 \
 		maxconn=-1 maxconn=1,maxconn=2 noauto=yes noauto,noauto persource=x timeout=0 timeout=0.0 \
-		timeout=.5 timeout=5. timeout=5s timeout=1e3 timeout=-1 idle=0 linger= proxy=3 proxy=12 pfs=yes \
+		timeout=. timeout=1.2.3 timeout=5s timeout=1e3 timeout=-1 idle=0 linger= proxy=3 proxy=12 pfs=yes \
 		pfs= 'pfs=require no' keepalive=yes sandbox=off runas=-x 'runas=a:' runas=:a 'runas=a b' 'runas=a:b:c' \
 		supgroup=% allow=localhost allow=1.2.3.4/33 allow=::1/129 allow= allow=any allow=1.2.3.4/ \
 		bind=host key key= key=../x 'maxconn=1%n' NOAUTO; do
@@ -295,7 +295,7 @@ wrong() {
 	while read -r first second; do
 		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
 		[ "$status" -eq 1 ]
-		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 listens there already" ]
+		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 already listens there" ]
 		[ -e out/spipe-first.socket ]
 		[ ! -e out/spipe-second.socket ]
 		[ ! -e out/spipe-second@.service ]
@@ -337,7 +337,7 @@ wrong() {
 		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
 		"wrong dec 6 nowhere $PWD/keys/gone"
 	[ "$status" -eq 1 ]
-	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not address:port, a port, /path or vsock:CID:port" ]
+	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not host:port, [address]:port, /path or vsock:CID:port" ]
 	diff warnings - <<-END
 		spipe-generator: $PWD/tab:2: warning: no key file $PWD/keys/gone: connections will fail without it
 		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it

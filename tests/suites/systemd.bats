@@ -119,7 +119,7 @@ is_field() {
 	inside journalctl -q --no-pager | grep -aq 'spipe-generator failed with exit status 1'
 	run inside sh -c 'mkdir /tmp/g && /usr/local/lib/systemd/system-generators/spipe-generator /tmp/g'
 	diff <(echo "$output") - <<-'END'
-		spipe-generator: /etc/spipetab:5: TARGET: not address:port, a port, /path or vsock:CID:port
+		spipe-generator: /etc/spipetab:5: TARGET: not host:port, [address]:port, /path or vsock:CID:port
 		spipe-generator: /etc/spipetab:8: warning: no key file /etc/spipe/sealed.key: connections will fail without it
 		spipe-generator: /etc/spipetab:15: warning: no key file /etc/spipe/missing.key: connections will fail without it
 	END

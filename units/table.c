@@ -1,0 +1,505 @@
+#include "table.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "parse.h"
+
+#define LINE_SIZE 4096
+#define NAME_LONGEST 64
+
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define DIGITS "0123456789"
+#define NAME_CHARS LETTERS DIGITS "_.-"
+#define PATH_CHARS LETTERS DIGITS "_.-/+@=~"
+
+#define wrong(outcome, ...) fail(outcome, EX_DATAERR, __VA_ARGS__)
+
+/* Where a line above listens. */
+struct place {
+	unsigned line;
+	int kind;
+	char where[UNIX_PATH_SIZE]; /* address, CID or path; "": all of them */
+	char port[16];
+};
+
+/* --- values ------------------------------------------------------------------------------ */
+
+static bool only(const char *text, const char *allowed)
+{
+	return *text != '\0' && text[strspn(text, allowed)] == '\0';
+}
+
+static bool is_number(const char *text, uint64_t least, uint64_t most)
+{
+	uint64_t number;
+
+	return parse_number(text, least, most, &number);
+}
+
+static bool is_seconds(const char *text)
+{
+	return strlen(text) <= 16 && parse_seconds(text) != -1;
+}
+
+static bool is_count(const char *text)
+{
+	return is_number(text, 1, 65535);
+}
+
+static bool is_count_or_none(const char *text)
+{
+	return is_number(text, 0, 65535);
+}
+
+static bool is_mode(const char *text)
+{
+	return (strlen(text) == 3 || strlen(text) == 4) && only(text, "01234567") &&
+	    strtoul(text, NULL, 8) <= 0777;
+}
+
+/* The name or number of a user or group. */
+static bool is_account(const char *text)
+{
+	return only(text, NAME_CHARS) && strlen(text) <= 31 && *text != '-' && *text != '.';
+}
+
+/* USER or USER:GROUP. */
+static bool is_user_group(const char *text)
+{
+	size_t length = strcspn(text, ":");
+	char user[33];
+
+	if (length >= sizeof(user))
+		return false;
+	snprintf(user, sizeof(user), "%.*s", (int)length, text);
+	return is_account(user) && (text[length] == '\0' || is_account(text + length + 1));
+}
+
+/* One of the words in `words`, which are separated by |. */
+static bool is_one_of(const char *words, const char *text)
+{
+	size_t length = strcspn(words, "|");
+
+	return (strlen(text) == length && strncmp(words, text, length) == 0) ||
+	    (words[length] == '|' && is_one_of(words + length + 1, text));
+}
+
+/* Whether the first `length` bytes are an IP address. */
+static bool is_ip(int family, const char *text, size_t length)
+{
+	char address[64];
+	unsigned char binary[16];
+
+	if (length >= sizeof(address))
+		return false;
+	snprintf(address, sizeof(address), "%.*s", (int)length, text);
+	return inet_pton(family, address, binary) == 1;
+}
+
+static bool is_address(const char *text)
+{
+	return is_ip(AF_INET, text, strlen(text)) || is_ip(AF_INET6, text, strlen(text));
+}
+
+/* ADDRESS or ADDRESS/BITS. */
+static bool is_network(const char *text)
+{
+	size_t length = strcspn(text, "/");
+	const char *bits = text[length] == '/' ? text + length + 1 : "0";
+
+	return (is_ip(AF_INET, text, length) && is_number(bits, 0, 32)) ||
+	    (is_ip(AF_INET6, text, length) && is_number(bits, 0, 128));
+}
+
+/* A path in plain characters, without empty parts, "." or "..". */
+static bool is_path(const char *text)
+{
+	const char *part = *text == '/' ? text + 1 : text;
+	size_t length;
+
+	if (strlen(text) >= PATH_MAX || !only(text, PATH_CHARS))
+		return false;
+	for (;; part += length + 1) {
+		length = strcspn(part, "/");
+		if (length == 0 || (length == 1 && part[0] == '.') ||
+		    (length == 2 && part[0] == '.' && part[1] == '.'))
+			return false;
+		if (part[length] == '\0')
+			return true;
+	}
+}
+
+/* --- fields ------------------------------------------------------------------------------ */
+
+static int check_name(const char *name, struct outcome *outcome)
+{
+	if (strlen(name) > NAME_LONGEST)
+		return wrong(outcome, "NAME is longer than %d characters", NAME_LONGEST);
+	if (!only(name, NAME_CHARS) || strchr("_.-", name[0]) != NULL ||
+	    strchr(".-", name[strlen(name) - 1]) != NULL)
+		return wrong(outcome, "NAME may hold letters and digits, and _ . - between them");
+	if (strcmp(name, "enc") == 0 || strcmp(name, "dec") == 0)
+		return wrong(outcome, "NAME %s would replace the unit spipe-%s.socket", name, name);
+	return 0;
+}
+
+/* `field` names it in messages. */
+static int check_address(struct address_text *address, char *text, const char *field,
+    struct outcome *outcome)
+{
+	const char *problem = address_split(address, text, true);
+
+	if (problem != NULL)
+		return wrong(outcome, "%s: %s", field, problem);
+	if (address->kind == ADDRESS_UNIX && !is_path(address->path))
+		return wrong(outcome, "%s: not a plain path of letters, digits and _ . - / + @ = ~",
+		    field);
+	return 0;
+}
+
+static int check_listen(struct tunnel *tunnel, char *text, struct outcome *outcome)
+{
+	struct address_text *address = &tunnel->listen;
+
+	if (strncmp(text, "exec:", 5) == 0)
+		return wrong(outcome, "LISTEN cannot be a command");
+	if (check_address(address, text, "LISTEN", outcome) != 0)
+		return -1;
+	if (address->kind == ADDRESS_TCP && *address->host != '\0' && !address->numeric)
+		return wrong(outcome, "LISTEN needs a numeric address, not a name");
+	/* The encrypted side is open to all, the plaintext side to this machine only. */
+	if (address->kind == ADDRESS_TCP && *address->host == '\0' && tunnel->role == ROLE_ENC) {
+		address->host = "127.0.0.1";
+		address->numeric = true;
+	}
+	return 0;
+}
+
+static int check_target(struct tunnel *tunnel, char *text, struct outcome *outcome)
+{
+	struct address_text *address = &tunnel->target;
+
+	if (strncmp(text, "exec:", 5) == 0) {
+		tunnel->command = text + 5;
+		return text[5 + strspn(text + 5, " \t")] != '\0'
+		    ? 0
+		    : wrong(outcome, "TARGET: no command after exec:");
+	}
+	if (check_address(address, text, "TARGET", outcome) != 0)
+		return -1;
+	if (address->kind == ADDRESS_VSOCK && *address->host == '\0')
+		return wrong(outcome, "TARGET: a vsock target needs a CID");
+	if (address->kind == ADDRESS_TCP && *address->host == '\0') {
+		address->host = "127.0.0.1";
+		address->numeric = true;
+	}
+	return 0;
+}
+
+static int add_key(struct tunnel *tunnel, char *text, struct outcome *outcome)
+{
+	struct tunnel_key *key = &tunnel->keys[tunnel->key_count];
+	const char *slash;
+	size_t length = strlen(text);
+
+	if (tunnel->key_count == TABLE_KEYS)
+		return wrong(outcome, "more than %d keys; use a directory", TABLE_KEYS);
+	key->directory = length > 0 && text[length - 1] == '/';
+	if (key->directory)
+		text[length - 1] = '\0';
+	key->prefix = *text == '/' ? "" : "/etc/spipe/";
+	key->path = text;
+	slash = strrchr(text, '/');
+	key->name = slash != NULL ? slash + 1 : text;
+	length = strlen(key->name);
+	if (!is_path(text) || length > 240)
+		return wrong(outcome,
+		    "KEY: not a plain path of letters, digits and _ . - / + @ = ~");
+	/* the rules of "k" are a credential "k.conf" */
+	if (length > 5 && strcmp(key->name + length - 5, ".conf") == 0)
+		return wrong(outcome, "KEY: %s is the name of a rules file, not of a key",
+		    key->name);
+	if (tunnel->role == ROLE_ENC && (tunnel->key_count > 0 || key->directory))
+		return wrong(outcome, "spipe-enc takes exactly one key, and no directory");
+	if (tunnel->key_count > 0 && (key->directory || tunnel->keys[0].directory))
+		return wrong(outcome,
+		    "a key directory cannot be combined with other keys: put them into it");
+	for (int i = 0; i < tunnel->key_count; i++)
+		if (strcmp(key->name, tunnel->keys[i].name) == 0)
+			return wrong(outcome, "two keys are named %s", key->name);
+	tunnel->key_count++;
+	return 0;
+}
+
+/* --- options ----------------------------------------------------------------------------- */
+
+static const char seconds[] = "seconds, such as 60 or 2.5";
+static const char account[] = "a name or number of up to 31 letters, digits and _ . -";
+static const char count[] = "a number from 1 to 65535";
+
+/* What an option needs in order to make sense. */
+enum needs {
+	ANY,
+	UNIX_LISTEN,
+	TCP_LISTEN,
+	TCP_TARGET,
+	EXEC_TARGET,
+};
+
+static const char *const needs_text[] = {
+	[UNIX_LISTEN] = "LISTEN is a UNIX socket",
+	[TCP_LISTEN] = "LISTEN is a TCP address",
+	[TCP_TARGET] = "TARGET is a TCP address",
+	[EXEC_TARGET] = "TARGET is exec:",
+};
+
+static const struct {
+	const char *word;
+	const char *value;             /* what a valid one looks like; NULL: it takes none */
+	bool (*is_good)(const char *); /* NULL: only the words in `value` are */
+	enum needs needs;
+	const char *argument; /* the program's; the value follows a ' ' or '=' */
+} options[TUNNEL_OPTIONS] = {
+	[TUNNEL_PFS] = { "pfs", "require|no", NULL, ANY, NULL },
+	[TUNNEL_KEEPALIVE] = { "keepalive", "no", NULL, ANY, "-j" },
+	[TUNNEL_TIMEOUT] = { "timeout", seconds, is_seconds, ANY, "-o " },
+	[TUNNEL_IDLE] = { "idle", seconds, is_seconds, ANY, "-i " },
+	[TUNNEL_LINGER] = { "linger", seconds, is_seconds, ANY, "--linger=" },
+	[TUNNEL_PROXY] = { "proxy", "1|2", NULL, ANY, "--proxy-protocol=" },
+	[TUNNEL_SANDBOX] = { "sandbox", "auto|require", NULL, ANY, "--sandbox=" },
+	[TUNNEL_FDPASS] = { "fdpass", NULL, NULL, EXEC_TARGET, "-p" },
+	[TUNNEL_BIND] = { "bind", "a numeric address", is_address, TCP_TARGET, NULL },
+	[TUNNEL_NETWORK] = { "network", "no", NULL, EXEC_TARGET, NULL },
+	[TUNNEL_RUNAS] = { "runas", "USER or USER:GROUP", is_user_group, ANY, NULL },
+	[TUNNEL_SUPGROUP] = { "supgroup", account, is_account, ANY, NULL },
+	[TUNNEL_ENCRYPTED] = { "encrypted", NULL, NULL, ANY, NULL },
+	[TUNNEL_MAXCONN] = { "maxconn", count, is_count, ANY, NULL },
+	[TUNNEL_PERSOURCE] = { "persource", "a number from 0 to 65535", is_count_or_none,
+	    TCP_LISTEN, NULL },
+	[TUNNEL_NODEFER] = { "nodefer", NULL, NULL, TCP_LISTEN, NULL },
+	[TUNNEL_MODE] = { "mode", "an octal mode up to 0777", is_mode, UNIX_LISTEN, NULL },
+	[TUNNEL_USER] = { "user", account, is_account, UNIX_LISTEN, NULL },
+	[TUNNEL_GROUP] = { "group", account, is_account, UNIX_LISTEN, NULL },
+	[TUNNEL_NOAUTO] = { "noauto", NULL, NULL, ANY, NULL },
+};
+
+const char *tunnel_argument(enum tunnel_option option)
+{
+	return options[option].argument;
+}
+
+/* One option, WORD or WORD=VALUE. */
+static int check_option(struct tunnel *tunnel, char *word, struct outcome *outcome)
+{
+	char *value = strchr(word, '=');
+	size_t i = 0;
+
+	if (value != NULL)
+		*value++ = '\0';
+	if (*word == '\0')
+		return wrong(outcome, "OPTIONS: an empty word");
+	/* these two may be repeated */
+	if (strcmp(word, "key") == 0)
+		return add_key(tunnel, value != NULL ? value : word + strlen(word), outcome);
+	if (strcmp(word, "allow") == 0) {
+		if (value == NULL || !is_network(value))
+			return wrong(outcome,
+			    "option allow wants ADDRESS or ADDRESS/BITS, numeric");
+		if (tunnel->network_count == TABLE_NETWORKS)
+			return wrong(outcome, "option allow: more than %d networks",
+			    TABLE_NETWORKS);
+		tunnel->networks[tunnel->network_count++] = value;
+		return 0;
+	}
+
+	while (i < TUNNEL_OPTIONS && strcmp(word, options[i].word) != 0)
+		i++;
+	if (i == TUNNEL_OPTIONS)
+		return wrong(outcome, "option %s: no such option",
+		    only(word, NAME_CHARS) ? word : "?");
+	if (tunnel->option[i] != NULL)
+		return wrong(outcome, "option %s: given twice", word);
+	if (options[i].value == NULL) {
+		if (value != NULL)
+			return wrong(outcome, "option %s takes no value", word);
+		value = word + strlen(word);
+	} else if (value == NULL ||
+	    (options[i].is_good != NULL ? !options[i].is_good(value)
+					: !is_one_of(options[i].value, value))) {
+		return wrong(outcome, "option %s wants %s", word, options[i].value);
+	}
+	tunnel->option[i] = value;
+	return 0;
+}
+
+static bool meets(const struct tunnel *tunnel, enum needs needs)
+{
+	switch (needs) {
+	case UNIX_LISTEN: return tunnel->listen.kind == ADDRESS_UNIX;
+	case TCP_LISTEN: return tunnel->listen.kind == ADDRESS_TCP;
+	case TCP_TARGET: return tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP;
+	case EXEC_TARGET: return tunnel->command != NULL;
+	default: return true;
+	}
+}
+
+/* Options that make no sense for this tunnel. */
+static int check_together(const struct tunnel *tunnel, struct outcome *outcome)
+{
+	for (size_t i = 0; i < TUNNEL_OPTIONS; i++)
+		if (tunnel->option[i] != NULL && !meets(tunnel, options[i].needs))
+			return wrong(outcome, "option %s: only where %s", options[i].word,
+			    needs_text[options[i].needs]);
+	if (tunnel->network_count > 0 && !meets(tunnel, TCP_LISTEN))
+		return wrong(outcome, "option allow: only where %s", needs_text[TCP_LISTEN]);
+	if (tunnel->option[TUNNEL_NODEFER] != NULL && tunnel->role == ROLE_ENC)
+		return wrong(outcome, "option nodefer: spipe-enc never defers");
+	if (tunnel->option[TUNNEL_ENCRYPTED] != NULL && tunnel->keys[0].directory)
+		return wrong(outcome, "option encrypted: not with a directory of keys");
+	return 0;
+}
+
+/* "" covers all addresses or CIDs, 0.0.0.0 all those of IPv4. */
+static bool covers(const char *all, const char *where)
+{
+	return *all == '\0' || strcmp(all, where) == 0 ||
+	    (strcmp(all, "0.0.0.0") == 0 && strchr(where, ':') == NULL);
+}
+
+/* Only one line may listen in each place, except with noauto: those may take turns. */
+static int check_place(struct table *table, const struct tunnel *tunnel, struct outcome *outcome)
+{
+	const struct address_text *address = &tunnel->listen;
+	const char *where = address->kind == ADDRESS_UNIX ? address->path : address->host;
+	struct place new = { .line = table->line, .kind = (int)address->kind }, *more;
+
+	if (tunnel->option[TUNNEL_NOAUTO] != NULL)
+		return 0;
+	if (strcmp(where, "::") != 0)
+		snprintf(new.where, sizeof(new.where), "%s", where);
+	if (address->port != NULL)
+		snprintf(new.port, sizeof(new.port), "%s", address->port);
+	for (size_t i = 0; i < table->place_count; i++) {
+		const struct place *old = &table->places[i];
+
+		if (old->kind == new.kind && strcmp(old->port, new.port) == 0 &&
+		    (covers(old->where, new.where) || covers(new.where, old->where)))
+			return wrong(outcome, "LISTEN: line %u already listens there", old->line);
+	}
+	more = reallocarray(table->places, table->place_count + 1, sizeof(*more));
+	if (more == NULL)
+		return fail(outcome, EX_OSERR, "out of memory");
+	table->places = more;
+	table->places[table->place_count++] = new;
+	return 0;
+}
+
+/* --- lines ------------------------------------------------------------------------------- */
+
+/* Cut off the next field: up to a blank, or from a double quote to the next one. */
+static int next_field(char **line, char **field, struct outcome *outcome)
+{
+	char *end;
+
+	*line += strspn(*line, " \t");
+	*field = *line;
+	if (**line == '"') {
+		++*field;
+		end = strchr(*field, '"');
+		if (end == NULL)
+			return wrong(outcome, "unterminated double quote");
+		if (end[1] != '\0' && strchr(" \t", end[1]) == NULL)
+			return wrong(outcome, "a double quote ends in the middle of a field");
+	} else {
+		end = *line + strcspn(*line, " \t");
+		if (memchr(*field, '"', (size_t)(end - *field)) != NULL)
+			return wrong(outcome, "a double quote in the middle of a field");
+	}
+	*line = *end != '\0' ? end + 1 : end;
+	*end = '\0';
+	return 0;
+}
+
+static int check_line(struct table *table, struct tunnel *tunnel, char *line,
+    struct outcome *outcome)
+{
+	static const char *const names[] = { "NAME", "ROLE", "LISTEN", "TARGET", "KEY" };
+	char *field[5], *words, *word;
+
+	for (size_t i = 0; i < 5; i++) {
+		if (next_field(&line, &field[i], outcome) != 0)
+			return -1;
+		if (*field[i] == '\0')
+			return wrong(outcome,
+			    "%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", names[i]);
+	}
+	if (next_field(&line, &words, outcome) != 0)
+		return -1;
+	if (line[strspn(line, " \t")] != '\0')
+		return wrong(outcome,
+		    "too many fields: quote a command that contains blanks, and "
+		    "separate options with commas");
+
+	tunnel->name = field[0];
+	if (check_name(field[0], outcome) != 0)
+		return -1;
+	tunnel->role = strcmp(field[1], "enc") == 0 ? ROLE_ENC : ROLE_DEC;
+	if (tunnel->role == ROLE_DEC && strcmp(field[1], "dec") != 0)
+		return wrong(outcome, "ROLE is enc or dec");
+	if (check_listen(tunnel, field[2], outcome) != 0 ||
+	    check_target(tunnel, field[3], outcome) != 0 || add_key(tunnel, field[4], outcome) != 0)
+		return -1;
+	if (*words == '\0')
+		words = NULL;
+	while ((word = strsep(&words, ",")) != NULL)
+		if (check_option(tunnel, word, outcome) != 0)
+			return -1;
+	return check_together(tunnel, outcome) == 0 ? check_place(table, tunnel, outcome) : -1;
+}
+
+void table_open(struct table *table, FILE *file)
+{
+	*table = (struct table){ .file = file };
+}
+
+enum table_result table_next(struct table *table, struct tunnel *tunnel, struct outcome *outcome)
+{
+	char *first, *bad;
+	ssize_t length;
+
+	do {
+		length = getline(&table->text, &table->size, table->file);
+		if (length == -1) {
+			if (table->failed || !ferror(table->file))
+				return TABLE_END;
+			table->failed = true;
+			fail(outcome, EX_IOERR, "cannot read: %s", strerror(errno));
+			return TABLE_WRONG;
+		}
+		table->line++;
+		if (table->text[length - 1] == '\n')
+			table->text[--length] = '\0';
+		first = table->text + strspn(table->text, " \t");
+	} while (*first == '#' || first == table->text + length);
+
+	*tunnel = (struct tunnel){ .line = table->line };
+	for (bad = first; (*bad >= ' ' && *bad < 0x7f) || *bad == '\t'; bad++)
+		;
+	if (length >= LINE_SIZE)
+		wrong(outcome, "the line is longer than %d bytes", LINE_SIZE - 1);
+	else if (bad != table->text + length)
+		wrong(outcome, "byte 0x%02x: plain ASCII text only", (unsigned char)*bad);
+	else if (check_line(table, tunnel, first, outcome) == 0)
+		return TABLE_TUNNEL;
+	return TABLE_WRONG;
+}
+
+void table_close(struct table *table)
+{
+	free(table->text);
+	free(table->places);
+}

@@ -1,0 +1,97 @@
+#ifndef SPIPE_TABLE_H
+#define SPIPE_TABLE_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "address.h"
+#include "options.h"
+#include "outcome.h"
+
+/*
+ * The table of tunnels, spipetab(5): one line per tunnel,
+ *
+ *	NAME ROLE LISTEN TARGET KEY [OPTIONS]
+ *
+ * Every field is checked against a small set of characters, so that no value can mean anything
+ * else in a unit file than what it means here.
+ */
+
+#define TABLE_KEYS 16     /* most keys of a tunnel */
+#define TABLE_NETWORKS 32 /* most networks that may connect to it */
+
+struct tunnel_key {
+	bool directory;     /* every file in it is a key */
+	const char *prefix; /* of the path: "" or "/etc/spipe/" */
+	const char *path;
+	const char *name; /* the last part of the path */
+};
+
+/* In the order in which the program gets those that are its own. */
+enum tunnel_option {
+	TUNNEL_PFS,
+	TUNNEL_KEEPALIVE,
+	TUNNEL_TIMEOUT,
+	TUNNEL_IDLE,
+	TUNNEL_LINGER,
+	TUNNEL_PROXY,
+	TUNNEL_SANDBOX,
+	TUNNEL_FDPASS,
+	TUNNEL_BIND,
+	TUNNEL_NETWORK,
+	TUNNEL_RUNAS,
+	TUNNEL_SUPGROUP,
+	TUNNEL_ENCRYPTED,
+	TUNNEL_MAXCONN,
+	TUNNEL_PERSOURCE,
+	TUNNEL_NODEFER,
+	TUNNEL_MODE,
+	TUNNEL_USER,
+	TUNNEL_GROUP,
+	TUNNEL_NOAUTO,
+	TUNNEL_OPTIONS
+};
+
+/* One line, checked. The strings belong to the table and last until the next call of table_next. */
+struct tunnel {
+	unsigned line;
+	const char *name;
+	enum role role;
+	struct address_text listen; /* TCP: host is "" for all addresses */
+	struct address_text target; /* unused where there is a command */
+	const char *command;        /* of exec:, words with blanks in between; NULL: none */
+	struct tunnel_key keys[TABLE_KEYS];
+	int key_count;
+	const char *networks[TABLE_NETWORKS];
+	int network_count;
+	const char *option[TUNNEL_OPTIONS]; /* the value, "" if it takes none; NULL: not given */
+};
+
+struct table {
+	FILE *file;
+	unsigned line; /* the last one read, from 1 */
+	bool failed;   /* the file cannot be read */
+	char *text;
+	size_t size;
+	struct place *places; /* where the lines above listen */
+	size_t place_count;
+};
+
+enum table_result { TABLE_END, TABLE_TUNNEL, TABLE_WRONG };
+
+/* Read the table from `file`, which stays the caller's to close. */
+void table_open(struct table *, FILE *file);
+
+/*
+ * Read the next line that describes a tunnel. TABLE_WRONG: the outcome (65, or 74 if the file cannot
+ * be read) says what is wrong with line table->line; the lines that follow can still be read.
+ */
+enum table_result table_next(struct table *, struct tunnel *, struct outcome *);
+
+/* Free what the table holds. */
+void table_close(struct table *);
+
+/* The program's argument for an option, such as "-o " or "--linger="; NULL: it is not the program's. */
+const char *tunnel_argument(enum tunnel_option);
+
+#endif
