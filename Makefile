@@ -199,13 +199,13 @@ uninstall:
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man5/%,$(wildcard man/*.5))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man7/%,$(wildcard man/*.7))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard man/*.8))
-	rm -rf $(DESTDIR)$(XINETDDIR)
+	rm -f $(patsubst xinetd/%,$(DESTDIR)$(XINETDDIR)/%,$(wildcard xinetd/*))
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
 	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
-	rm -rf $(DESTDIR)$(ROOTDIR)
+	units/make-root -r $(DESTDIR)$(ROOTDIR)
 	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d $(dir $(DESTDIR)$(ROOTDIR)) \
-		$(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
+		$(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-*

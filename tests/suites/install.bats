@@ -92,6 +92,26 @@ installed() {
 	done
 }
 
+@test "install: uninstall takes nothing away that it did not bring" {
+	local setting=(DESTDIR="$PWD/root" XINETDDIR=/etc/xinetd.d ROOTDIR=/lib/world WITH_SYSTEMD=yes)
+	make -s -C "$TREE" install BUILD="$PWD/build" "${setting[@]}" CFLAGS=-O0 zero_registers= >make.err 2>&1
+	[ -e root/etc/xinetd.d/spipe-dec ]
+	[ -d root/lib/world/var/tmp ]
+	touch root/etc/xinetd.d/ours root/lib/world/var/ours root/lib/world/etc/ours root/usr/local/bin/ours
+	ln -s ours root/lib/world/our-link
+	make -s -C "$TREE" uninstall BUILD="$PWD/build" "${setting[@]}"
+	diff <(installed) - <<-'END'
+		/etc/xinetd.d/ours
+		/lib/world/etc/ours
+		/lib/world/our-link
+		/lib/world/var/ours
+		/usr/local/bin/ours
+	END
+	# twice does no harm
+	make -s -C "$TREE" uninstall BUILD="$PWD/build" "${setting[@]}"
+	[ -e root/lib/world/var/ours ]
+}
+
 @test "install: without systemd" {
 	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" BINDIR=/sbin MANDIR=/man WITH_SYSTEMD=no \
 		CFLAGS=-O0 zero_registers= >make.err 2>&1
