@@ -158,7 +158,7 @@ int connection_relay(struct connection *c, enum role role)
 	struct relay relay = {
 		.near = &c->near,
 		.far = &c->far,
-		.near_is_plain = role == ROLE_ENC,
+		.role = role,
 		.seal = &c->secrets->seal,
 		.open = &c->secrets->open,
 		.launcher = c->launcher.pid != 0 ? &c->launcher : NULL,

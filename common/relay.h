@@ -1,36 +1,33 @@
 #ifndef SPIPE_RELAY_H
 #define SPIPE_RELAY_H
 
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "launcher.h"
+#include "options.h"
 #include "outcome.h"
 #include "packet.h"
 #include "report.h"
 #include "side.h"
 
-/* A connection to be carried: set by the caller, and owned by it. */
+/* A connection to relay. The caller owns all of it. */
 struct relay {
+	enum role
+	    role; /* ROLE_ENC: near is plaintext, far has the packets; ROLE_DEC: the reverse */
 	struct side *near, *far;
-	bool near_is_plain; /* spipe-enc: plaintext near, packets far; spipe-dec: the other way */
 	struct packet_state *seal, *open;
-	const uint8_t *header; /* plaintext to go ahead of what the near side sends, or NULL */
+	const uint8_t *header; /* plaintext to send ahead of what the near side sends, or NULL */
 	size_t header_size;
-	struct launcher *launcher; /* whose stdin and stdout the far side is, or NULL */
-	int64_t idle, linger;      /* nanoseconds, 0: no limit; as in the man page */
-	struct report *report;     /* counts, progress */
+	struct launcher *launcher; /* of the command that is the far side, or NULL */
+	int64_t idle, linger;      /* limits on silence, nanoseconds, or 0; see the man page */
+	struct report *report;     /* bytes are counted here */
 };
 
-/* Seconds: to deliver what is in hand when a signal ends us, and for a peer to end when nobody is
- * left to read what it might say. */
-#define RELAY_GRACE 2
-
 /*
- * Carry both directions until both have ended. Returns 0; or -1 with the outcome set: 69 (the
- * command failed: the end of its output is no clean one), 71, 74 (which includes a command that did
- * not read all its input), 75, 76, or a signal. Then both sides are still open, and it is for the
- * caller to break them.
+ * Relay both directions until both have ended. Returns 0; or -1 with the outcome set to a signal or
+ * to status 69 (the command failed), 71, 74 (also: the command did not read all its input), 75 or
+ * 76. The caller then has to reset both sides, which are still open.
  */
 int relay_run(const struct relay *, struct outcome *);
 

@@ -10,7 +10,7 @@ setup_file() {
 	export REPLAY=$BATS_FILE_TMPDIR/replay
 	cd "$tests/.." || return
 	replay --wrap=recv,--wrap=random_bytes handshake-client handshake-server
-	replay --wrap=recv,--wrap=random_bytes,--wrap=mmap relay
+	replay --wrap=recv,--wrap=random_bytes relay
 	replay -O1 address options packet proxy rules spipetab
 }
 
