@@ -25,8 +25,7 @@ static void set_text(struct address *address)
 	inet_ntop(address->family, address->ip, address->text, sizeof(address->text));
 }
 
-static void from_socket(struct address *address, const struct sockaddr_storage *from,
-    socklen_t size)
+void address_from(struct address *address, const struct sockaddr_storage *from, socklen_t size)
 {
 	const struct sockaddr_in *in = (const struct sockaddr_in *)from;
 	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
@@ -265,10 +264,10 @@ void peer_learn(struct peer *peer, int fd)
 
 	memset(peer, 0, sizeof(*peer));
 	if (getpeername(fd, (struct sockaddr *)&from, &size) == 0)
-		from_socket(&peer->remote, &from, size);
+		address_from(&peer->remote, &from, size);
 	size = sizeof(from);
 	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
-		from_socket(&peer->local, &from, size);
+		address_from(&peer->local, &from, size);
 	/* socat hands us a socketpair of its own; the connection's addresses are in the environment. */
 	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
 		from_environment(peer);

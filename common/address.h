@@ -39,6 +39,9 @@ struct address_text {
  */
 void peer_learn(struct peer *, int fd);
 
+/* What the kernel gave for one end: `size` bytes at `from`. Unnamed: family AF_UNIX, text "". */
+void address_from(struct address *, const struct sockaddr_storage *from, socklen_t size);
+
 /* Parse a numeric IPv4 or IPv6 address, in brackets or not. Returns 0, or -1 if it is not one. */
 int address_parse(struct address *, const char *text);
 

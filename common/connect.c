@@ -1,0 +1,146 @@
+#include "connect.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/vm_sockets.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "address.h"
+#include "wait.h"
+
+/* Connect to one address before `deadline`. Returns the socket, or -1 with errno set. */
+static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
+    int64_t deadline)
+{
+	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	int error = 0, on = 1;
+	socklen_t error_size = sizeof(error);
+
+	if (fd == -1)
+		return -1;
+	if (from != NULL) {
+		/* A port that an earlier connection came from may still be in TIME_WAIT. */
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (bind(fd, from->ai_addr, from->ai_addrlen) != 0)
+			error = errno;
+	}
+	if (error == 0 && connect(fd, address, size) != 0) {
+		error = errno;
+		if (error == EINPROGRESS &&
+		    poll(&ready, 1, (int)((deadline - time_now()) / (SECOND / 1000))) <= 0)
+			error = ETIMEDOUT;
+		else if (error == EINPROGRESS)
+			getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_size);
+	}
+	if (error == 0)
+		return fd;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+static int connect_unix(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	memcpy(address.sun_path, path, strlen(path));
+	return try_address((struct sockaddr *)&address, sizeof(address), NULL, 0);
+}
+
+static int connect_vsock(const struct address_text *text, int64_t deadline)
+{
+	struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = (unsigned)strtoul(text->host, NULL, 10),
+		.svm_port = (unsigned)strtoul(text->port, NULL, 10),
+	};
+
+	return try_address((struct sockaddr *)&address, sizeof(address), NULL, deadline);
+}
+
+/* `tried` becomes the numeric address that was tried last. Returns as try_address. */
+static int connect_each(const struct addrinfo *found, const struct addrinfo *from, int64_t deadline,
+    char tried[static NI_MAXHOST])
+{
+	int64_t left = 0;
+	int fd = -1;
+
+	for (const struct addrinfo *one = found; one != NULL; one = one->ai_next)
+		left++;
+	for (; found != NULL && fd == -1; found = found->ai_next, left--) {
+		int64_t now = time_now();
+
+		getnameinfo(found->ai_addr, found->ai_addrlen, tried, NI_MAXHOST, NULL, 0,
+		    NI_NUMERICHOST);
+		fd = try_address(found->ai_addr, found->ai_addrlen, from,
+		    now + (deadline - now) / left);
+	}
+	return fd;
+}
+
+static const char *lookup_error(int error)
+{
+	return error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error);
+}
+
+static int connect_tcp(const struct address_text *text, const char *target, const char *bind_text,
+    int64_t deadline, struct outcome *outcome)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	struct addrinfo *found = NULL, *from = NULL;
+	struct address_text local;
+	char bind_copy[UNIX_PATH_SIZE], tried[NI_MAXHOST] = "";
+	int error, fd = -1;
+
+	if (bind_text != NULL) {
+		snprintf(bind_copy, sizeof(bind_copy), "%s", bind_text);
+		address_split_local(&local, bind_copy);
+		hints.ai_flags |= AI_NUMERICHOST;
+		error = getaddrinfo(local.host, local.port, &hints, &from);
+		if (error != 0)
+			return fail(outcome, EX_UNAVAILABLE, "cannot connect from %s: %s",
+			    bind_text, lookup_error(error));
+		hints.ai_family = from->ai_family; /* the target has to be of the same kind */
+	}
+	hints.ai_flags = AI_NUMERICSERV | (text->numeric ? AI_NUMERICHOST : 0);
+	error = getaddrinfo(text->host, text->port, &hints, &found);
+	if (error != 0)
+		fail(outcome, EX_UNAVAILABLE, "cannot look up %s: %s", text->host,
+		    lookup_error(error));
+	else
+		fd = connect_each(found, from, deadline, tried);
+	if (error == 0 && fd == -1)
+		fail(outcome, errno == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
+		    "cannot connect to %s%s%s%s%s%s: %s", target, text->numeric ? "" : " (",
+		    text->numeric ? "" : tried, text->numeric ? "" : ")",
+		    bind_text != NULL ? " from " : "", bind_text != NULL ? bind_text : "",
+		    strerror(errno));
+	if (found != NULL)
+		freeaddrinfo(found);
+	if (from != NULL)
+		freeaddrinfo(from);
+	return fd;
+}
+
+int connect_to(const char *target, const char *bind_text, int64_t deadline, struct outcome *outcome)
+{
+	char copy[NI_MAXHOST + 16];
+	struct address_text text;
+	int fd;
+
+	snprintf(copy, sizeof(copy), "%s", target);
+	address_split(&text, copy, false);
+	if (text.kind == ADDRESS_TCP)
+		return connect_tcp(&text, target, bind_text, deadline, outcome);
+	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path) : connect_vsock(&text, deadline);
+	return fd != -1
+	    ? fd
+	    : fail(outcome, EX_UNAVAILABLE, "cannot connect to %s: %s", target, strerror(errno));
+}

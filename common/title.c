@@ -1,0 +1,49 @@
+#include "title.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Copy the strings of a NULL-terminated list; those that follow `*end` directly move it on. */
+static char **copy_list(char **list, size_t count, char **end)
+{
+	char **copy = calloc(count + 1, sizeof(*copy));
+
+	for (size_t i = 0; copy != NULL && i < count; i++) {
+		if (*end == list[i])
+			*end += strlen(list[i]) + 1;
+		copy[i] = strdup(list[i]);
+		if (copy[i] == NULL)
+			return NULL;
+	}
+	return copy;
+}
+
+char **title_take(struct title *title, int argc, char **argv)
+{
+	char *end = argv[0], **arguments = copy_list(argv, (size_t)argc, &end), **environment;
+	size_t count = 0;
+
+	while (environ[count] != NULL)
+		count++;
+	environment = copy_list(environ, count, &end);
+	if (arguments == NULL || environment == NULL)
+		return NULL;
+	environ = environment;
+	*title = (struct title){ .place = argv[0], .size = (size_t)(end - argv[0]) };
+	return arguments;
+}
+
+void title_set(const struct title *title, const char *format, ...)
+{
+	va_list arguments;
+
+	if (title->place == NULL)
+		return;
+	memset(title->place, 0, title->size);
+	va_start(arguments, format);
+	vsnprintf(title->place, title->size, format, arguments);
+	va_end(arguments);
+}
