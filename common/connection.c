@@ -1,10 +1,10 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include <openssl/crypto.h>
 
 #include "proxy.h"
 #include "relay.h"
@@ -12,32 +12,59 @@
 #include "secret.h"
 #include "wait.h"
 
+/*
+ * The near side is a listening socket: serve connections in children. Returns 0 in a child, with the
+ * connection as the near side; -1 in the listener at its end.
+ */
+static int listen_near(struct connection *c, char *const *argv)
+{
+	crypto_start(); /* once for all children */
+	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, argv, &c->report,
+		&c->outcome) != 0)
+		return -1;
+	unsetenv("NOTIFY_SOCKET"); /* the listener's */
+	report_close(&c->report);
+	report_open(&c->report, c->report.program, c->report.role, c->descriptors.is_stderr);
+	c->report.muted = c->accepted.muted;
+	return 0;
+}
+
 int connection_open(struct connection *c, enum role role, int argc, char **argv)
 {
 	struct options *options = &c->options;
 
 	memset(c, 0, sizeof(*c));
-	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
+	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = c->accepted.channel = -1;
 	secret_harden();
 	descriptors_find(&c->descriptors, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
 	    role == ROLE_DEC ? "dec" : "enc", c->descriptors.is_stderr);
+	if (c->descriptors.listeners > 0 && (argv = title_take(&c->title, argc, argv)) == NULL)
+		return fail(&c->outcome, EX_OSERR, "out of memory");
 	if (options_parse(options, role, argc, argv, &c->outcome) != 0 || options->shown)
 		return -1;
 	if (c->descriptors.wrong.status != 0) {
 		c->outcome = c->descriptors.wrong;
 		return -1;
 	}
+	if (options->for_listener != NULL && c->descriptors.listeners == 0)
+		return fail(&c->outcome, EX_USAGE,
+		    "option --%s is for a listening socket as the near side, not for one connection",
+		    options->for_listener);
 	if (signals_take() != 0)
 		return fail(&c->outcome, EX_OSERR, "cannot receive signals: %s", strerror(errno));
+	if (c->descriptors.listeners > 0 && listen_near(c, argv) != 0)
+		return -1;
 	c->deadline = time_now() + options->timeout;
 	side_set(&c->near, "near side", c->descriptors.in, c->descriptors.out,
 	    !options->no_keepalive);
 	peer_learn(&c->peer, c->descriptors.in);
+	if (c->peer.remote.family == AF_UNSPEC)
+		c->peer.remote = c->accepted.remote; /* it has gone already */
 	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
-	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
-	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
+	crypto_start();
 	c->secrets = secret_alloc(sizeof(*c->secrets));
 	if (c->secrets == NULL)
 		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
@@ -53,23 +80,31 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 
 int connection_prepare_far(struct connection *c)
 {
-	struct destination usual = { .command = c->options.command };
+	struct destination usual = { c->options.command, c->options.target };
 	bool any = false;
 
-	for (size_t i = 0; i < c->ring.count; i++)
-		any |= keyring_destination(&c->ring, i, usual).command != NULL;
+	c->errands = calloc(c->ring.count, sizeof(*c->errands));
+	if (c->errands == NULL)
+		return fail(&c->outcome, EX_OSERR, "out of memory");
+	for (size_t i = 0; i < c->ring.count; i++) {
+		struct destination to = keyring_destination(&c->ring, i, usual);
+
+		c->errands[i] = (struct errand){ to, c->options.bind, c->ring.key[i].name };
+		any |= to.command != NULL || to.target != NULL;
+	}
 	if (!any && !c->descriptors.ucspi)
 		return fail(&c->outcome, EX_USAGE,
-		    "no command is given, and descriptors 6 and 7 "
+		    "no target (-t) and no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
-	if (c->options.command == NULL && c->descriptors.ucspi) { /* now: a pipe is opened anew */
+	if (c->options.command == NULL && c->options.target == NULL && c->descriptors.ucspi) {
+		/* Now, for a pipe is opened again, which the sandbox forbids. */
 		if (descriptors_check(6, false, "far side", &c->outcome) != 0 ||
 		    descriptors_check(7, true, "far side", &c->outcome) != 0)
 			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	}
-	return any ? launcher_prepare(&c->launcher, c->options.command, &c->ring,
-			 c->descriptors.is_stderr, &c->outcome)
+	return any ? launcher_prepare(&c->launcher, c->errands, c->ring.count,
+			 c->descriptors.is_stderr, c->deadline, &c->outcome)
 		   : 0;
 }
 
@@ -77,6 +112,7 @@ int connection_enter_sandbox(struct connection *c)
 {
 	const char *missing;
 
+	descriptors_close_others(&c->descriptors);
 	if (sandbox_enter(c->launcher.pid, &missing) == 0)
 		return 0;
 	if (c->options.sandbox_required)
@@ -91,21 +127,15 @@ int connection_enter_sandbox(struct connection *c)
 
 int connection_start_far(struct connection *c)
 {
-	struct destination usual = { .command = c->options.command };
-	char *const *argv = keyring_destination(&c->ring, c->key, usual).command;
+	const struct destination *to = &c->errands[c->key].to;
 
-	if (argv != NULL) {
-		if (launcher_start(&c->launcher, c->key, argv[0], &c->outcome) != 0)
-			return -1;
-		if (!c->options.fd_pass)
-			side_set(&c->far, "far side", c->launcher.socket, c->launcher.socket,
-			    false);
-	} else if (c->descriptors.ucspi)
-		launcher_kill(&c->launcher); /* the launcher is for other keys */
-	else
+	if (to->command != NULL || to->target != NULL)
+		return launcher_start(&c->launcher, c->errands, c->key, &c->outcome);
+	if (!c->descriptors.ucspi)
 		return fail(&c->outcome, EX_USAGE,
-		    "no command is given, neither by the rules of "
-		    "the client's key nor on the command line; see --help");
+		    "no target or command is given, neither by the rules of the client's key "
+		    "nor on the command line; see --help");
+	launcher_kill(&c->launcher); /* it is for other keys */
 	return 0;
 }
 
@@ -113,35 +143,46 @@ int connection_receive_far(struct connection *c)
 {
 	int fd;
 
-	if (!c->options.fd_pass)
-		return 0;
-	fd = launcher_receive_socket(&c->launcher, c->deadline, &c->outcome);
+	if (c->launcher.pid == 0)
+		return 0; /* descriptors 6 and 7 */
+	fd = launcher_far_side(&c->launcher, c->options.fd_pass, c->deadline, &c->outcome);
 	if (fd == -1)
 		return -1;
 	side_set(&c->far, "far side", fd, fd, !c->options.no_keepalive);
 	return 0;
 }
 
+/* From here on the connection is its key's. */
+static void peer_proved(struct connection *c)
+{
+	c->report.key = c->ring.key[c->key].name;
+	c->report.muted = false;
+	listener_proved(c->accepted.channel);
+	title_set(&c->title, "%s: %s %s", c->report.program, c->report.peer, c->report.key);
+}
+
 int connection_meet_server(struct connection *c)
 {
 	struct handshake *h = &c->secrets->handshake;
 
-	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0)
+	if (handshake_client(h, &c->far, c->ring.secret[0], c->deadline, &c->outcome) == 0) {
+		peer_proved(c);
 		return 0;
+	}
 	/* A connection that never was: if the command says so itself, believe it. */
 	if (c->outcome.status == EX_NOPERM && !h->nonce_received && c->launcher.pid != 0 &&
 	    launcher_finish(&c->launcher, c->deadline, &c->outcome) == 0)
 		fail(&c->outcome, EX_NOPERM,
-		    "the server closed the connection before the handshake: "
-		    "it is not spiped, or in trouble of its own, or the command is nc -F without "
-		    "our -p");
+		    "the server closed the connection before the handshake: it is not spiped, "
+		    "or it failed, or the command is nc -F without our -p");
 	return -1;
 }
 
 int connection_check_rules(struct connection *c)
 {
 	const struct rules *rules = c->ring.key[c->key].rules;
-	c->report.key = c->ring.key[c->key].name;
+
+	peer_proved(c);
 	keyring_warn(&c->ring, c->key, &c->report);
 	if (rules == NULL)
 		return 0;
@@ -167,7 +208,6 @@ int connection_relay(struct connection *c, enum role role)
 		.report = &c->report,
 	};
 
-	c->report.key = c->ring.key[c->key].name;
 	if (packet_init(client, keys->E_C, keys->H_C) != 0 ||
 	    packet_init(server, keys->E_S, keys->H_S) != 0)
 		return fail(&c->outcome, EX_OSERR, "libcrypto has no AES-256, or no memory");
@@ -186,6 +226,11 @@ int connection_close(struct connection *c, bool ended)
 {
 	struct outcome *outcome = &c->outcome;
 
+	if (outcome->signal == SIGUSR2 && c->accepted.channel != -1) {
+		outcome->signal = 0;
+		fail(outcome, EX_TEMPFAIL,
+		    "made room for newer connections, without proof of a key");
+	}
 	if (ended) {
 		side_close(&c->far);
 		launcher_finish(&c->launcher, time_now() + LAUNCHER_GRACE * SECOND, outcome);
@@ -201,6 +246,7 @@ int connection_close(struct connection *c, bool ended)
 		secret_free(c->secrets, sizeof(*c->secrets));
 	}
 	keyring_wipe(&c->ring);
+	listener_carried(c->accepted.channel, c->report.bytes_in, c->report.bytes_out);
 	if (!c->options.shown)
 		report_end(&c->report, outcome);
 	if (outcome->signal != 0)

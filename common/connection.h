@@ -13,6 +13,7 @@
 #include "packet.h"
 #include "report.h"
 #include "side.h"
+#include "title.h"
 
 /* In secret memory. */
 struct secrets {
@@ -30,6 +31,9 @@ struct connection {
 	struct report report;
 	struct keyring ring;
 	struct launcher launcher;
+	struct errand *errands;   /* one per key */
+	struct accepted accepted; /* from the listener we are a child of; else its channel is -1 */
+	struct title title;
 	int64_t deadline; /* of the handshake and the far side */
 	size_t key;       /* index of the one that was used */
 	struct secrets *secrets;

@@ -8,6 +8,12 @@
 
 #include "secret.h"
 
+void crypto_start(void)
+{
+	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+}
+
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size)
 {
 	uint8_t pad[SHA256_CBLOCK];

@@ -17,6 +17,9 @@ struct hmac_key {
 	SHA256_CTX inner, outer;
 };
 
+/* Start libcrypto up. Optional, and harmless when repeated: a listener pays for it once, ahead of its children. */
+void crypto_start(void);
+
 /* Prepare `key` from `size` bytes at `secret`; size is at most 64 (one hash block). */
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size);
 

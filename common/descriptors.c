@@ -1,14 +1,16 @@
 #include "descriptors.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define LISTEN_FDS_START 3
 
-/* How many descriptors systemd passed to us; our command shall not think they are for it. */
+/* How many descriptors systemd passed to us. The variables are not meant for our command. */
 static long passed_descriptors(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
@@ -21,6 +23,14 @@ static long passed_descriptors(void)
 	unsetenv("LISTEN_FDNAMES");
 	unsetenv("LISTEN_PIDFDID");
 	return count;
+}
+
+static bool is_listening(int fd)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0;
 }
 
 int descriptors_check(int fd, bool writing, const char *side, struct outcome *outcome)
@@ -40,14 +50,9 @@ int descriptors_check(int fd, bool writing, const char *side, struct outcome *ou
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value != SOCK_STREAM)
 		return fail(outcome, EX_USAGE, "descriptor %d, the %s, is not a stream socket", fd,
 		    side);
-	value = 0;
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size);
-	if (value != 0)
+	if (is_listening(fd))
 		return fail(outcome, EX_USAGE,
-		    "descriptor %d, the %s, is a listening socket, not a "
-		    "connection: who starts us has to accept, as with Accept=yes (systemd) or "
-		    "wait = no (xinetd)",
-		    fd, side);
+		    "descriptor %d, the %s, is a listening socket, not a connection", fd, side);
 	return 0;
 }
 
@@ -61,16 +66,62 @@ static bool is_stderr(int fd, bool by_pipe)
 	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
-void descriptors_find(struct descriptors *found, bool is_wire)
+static bool is_network(int fd)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t size = sizeof(address);
+
+	return getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
+	    address.ss_family != AF_UNIX;
+}
+
+/* Which descriptors above 2 are open that are neither the near side's nor a UCSPI client's. */
+static void find_others(struct descriptors *found, int first)
+{
+	struct pollfd all[DESCRIPTORS_LOOKED_AT] = { 0 };
+	int most = getdtablesize();
+
+	if (most > DESCRIPTORS_LOOKED_AT)
+		most = DESCRIPTORS_LOOKED_AT;
+	for (int fd = 0; fd < most; fd++)
+		all[fd].fd = fd;
+	poll(all, (nfds_t)most, 0);
+	for (int fd = first; fd < most; fd++)
+		found->others[fd] = (all[fd].revents & POLLNVAL) == 0;
+	if (found->ucspi)
+		found->others[6] = found->others[7] = false;
+}
+
+/* The near side is what was passed to us: one connection, or listening sockets. */
+static void take_passed(struct descriptors *found, long passed)
+{
+	int first = passed > 0 ? LISTEN_FDS_START : STDIN_FILENO;
+
+	if (is_listening(first)) {
+		found->listening = first;
+		found->listeners = passed > 0 ? (int)passed : 1;
+		found->ucspi = false;
+		for (int fd = first; fd < first + found->listeners; fd++)
+			if (!is_listening(fd))
+				fail(&found->wrong, EX_USAGE,
+				    "descriptor %d was passed with listening sockets, but is not one",
+				    fd);
+	} else if (passed > 1)
+		fail(&found->wrong, EX_USAGE,
+		    "%ld descriptors were passed by LISTEN_FDS: more than one connection", passed);
+	else if (passed == 1)
+		found->in = found->out = LISTEN_FDS_START;
+}
+
+void descriptors_find(struct descriptors *found, bool near_is_wire)
+{
 	long passed = passed_descriptors();
 	struct stat st;
 	bool by_pipe;
 
 	*found = (struct descriptors){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
 	found->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
+	find_others(found, LISTEN_FDS_START + (passed > 0 ? (int)passed : 0));
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) != -1)
 			continue;
@@ -79,20 +130,38 @@ void descriptors_find(struct descriptors *found, bool is_wire)
 			    fd);
 		open("/dev/null", O_RDWR);
 	}
-	if (passed > 1)
-		fail(&found->wrong, EX_USAGE,
-		    "%ld descriptors were passed by LISTEN_FDS, and one "
-		    "connection is what we serve",
-		    passed);
-	else if (passed == 1)
-		found->in = found->out = LISTEN_FDS_START;
-	if (found->wrong.status == 0 &&
+	take_passed(found, passed);
+	if (found->listeners == 0 && found->wrong.status == 0 &&
 	    descriptors_check(found->in, false, "near side", &found->wrong) == 0)
 		descriptors_check(found->out, true, "near side", &found->wrong);
-	/* With pipes the wire has to come and go by one, as from ncat -e: `2>&1 |` alone is no peer. */
-	by_pipe = is_wire && fstat(found->in, &st) == 0 &&
+	/* As from ncat -e, where the wire's pipe is stderr too. After `2>&1 |` alone it is not. */
+	by_pipe = near_is_wire && fstat(found->in, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
 	found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);
-	found->is_network = getsockname(found->in, (struct sockaddr *)&address, &size) == 0 &&
-	    address.ss_family != AF_UNIX;
+	found->is_network = is_network(found->in);
+}
+
+void descriptors_set_near(struct descriptors *found, int fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int old = STDIN_FILENO; old <= STDERR_FILENO; old++)
+		if (is_listening(old))
+			dup2(null, old);
+	close(null);
+	for (int old = found->listening; old < found->listening + found->listeners; old++)
+		if (old > STDERR_FILENO)
+			close(old);
+	found->in = found->out = fd;
+	found->is_network = is_network(fd);
+	memset(found->others, 0,
+	    sizeof(found->others)); /* the listener closed what it did not need */
+}
+
+void descriptors_close_others(struct descriptors *found)
+{
+	for (int fd = 0; fd < DESCRIPTORS_LOOKED_AT; fd++)
+		if (found->others[fd])
+			close(fd);
+	memset(found->others, 0, sizeof(found->others));
 }

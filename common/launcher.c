@@ -10,22 +10,71 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "secret.h"
 #include "wait.h"
 
 #define LAUNCHER_CONTROL 3
 
-/* Runs in the child. It knows no secret: those are in memory that fork wipes. */
-static void run(int far, int control, char *const *argv, const struct keyring *ring, bool quiet,
-    pid_t parent)
+/* One message with at most one descriptor in it. */
+struct message {
+	struct iovec data;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct msghdr header;
+};
+
+static void message_set(struct message *message, void *data, size_t size)
 {
-	struct destination usual = { .command = argv };
-	uint32_t key;
+	memset(message, 0, sizeof(*message));
+	message->data = (struct iovec){ .iov_base = data, .iov_len = size };
+	message->header = (struct msghdr){ .msg_iov = &message->data,
+		.msg_iovlen = 1,
+		.msg_control = &message->control,
+		.msg_controllen = sizeof(message->control) };
+}
+
+/* Send what became of connecting, with the socket if there is one. */
+static void answer(int fd, struct outcome *outcome)
+{
+	struct message message;
+
+	message_set(&message, outcome, sizeof(*outcome));
+	if (fd == -1)
+		message.header.msg_controllen = 0;
+	message.control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(fd)),
+		.cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS };
+	memcpy(CMSG_DATA(&message.control.header), &fd, sizeof(fd));
+	sendmsg(LAUNCHER_CONTROL, &message.header, MSG_NOSIGNAL);
+}
+
+/* Become the command. Returns only if that cannot be done. */
+static void become(const struct errand *errand, struct outcome *outcome)
+{
+	setenv("SPIPE_KEY", errand->key, 1);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("CREDENTIALS_DIRECTORY");
+	secret_unharden();
+	execvp(errand->to.command[0], errand->to.command);
+	fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s", errand->to.command[0],
+	    strerror(errno));
+}
+
+/* Runs in the child. It knows no secret: those are in memory that fork wipes. */
+static _Noreturn void run(int far, int control, const struct errand *errands, size_t count,
+    bool quiet, int64_t deadline, pid_t parent)
+{
+	struct outcome outcome = { 0 };
+	uint32_t index;
+	int fd = -1;
 
 	setpgid(0, 0);
 	/*
-	 * The connection and whatever else we inherited is not the command's, nor to be kept
-	 * open. Where any of this fails it would get the wrong descriptors: then it does not run.
+	 * Our connection and whatever else we inherited are not the launcher's to keep open. If any
+	 * of this fails, a command would get the wrong descriptors, so it does not run.
 	 */
 	if (dup2(far, STDIN_FILENO) == -1 || dup2(far, STDOUT_FILENO) == -1 ||
 	    (quiet && dup2(open("/dev/null", O_WRONLY), STDERR_FILENO) == -1) ||
@@ -34,36 +83,35 @@ static void run(int far, int control, char *const *argv, const struct keyring *r
 	    close_range(LAUNCHER_CONTROL + 1, ~0U, 0) != 0)
 		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent || read(LAUNCHER_CONTROL, &key, sizeof(key)) != sizeof(key) ||
-	    key >= ring->count || (argv = keyring_destination(ring, key, usual).command) == NULL)
+	if (getppid() != parent || read(LAUNCHER_CONTROL, &index, sizeof(index)) != sizeof(index) ||
+	    index >= count)
 		_exit(0);
-	setenv("SPIPE_KEY", ring->key[key].name, 1);
-	unsetenv("NOTIFY_SOCKET");
-	unsetenv("CREDENTIALS_DIRECTORY");
 	signals_release();
-	secret_unharden();
-	execvp(argv[0], argv);
-	(void)!write(LAUNCHER_CONTROL, &errno, sizeof(errno));
-	_exit(127);
+	if (errands[index].to.target != NULL)
+		fd = connect_to(errands[index].to.target, errands[index].bind, deadline, &outcome);
+	else if (errands[index].to.command != NULL)
+		become(&errands[index], &outcome);
+	answer(fd, &outcome);
+	_exit(0);
 }
 
-int launcher_prepare(struct launcher *launcher, char *const *argv, const struct keyring *ring,
-    bool quiet, struct outcome *outcome)
+int launcher_prepare(struct launcher *launcher, const struct errand *errands, size_t count,
+    bool quiet, int64_t deadline, struct outcome *outcome)
 {
 	int control[2], far[2];
 	pid_t parent = getpid();
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) != 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) != 0)
-		return fail(outcome, EX_OSERR, "no descriptors for the command: %s",
+		return fail(outcome, EX_OSERR, "no descriptors for the launcher: %s",
 		    strerror(errno));
 	launcher->pid = fork();
 	if (launcher->pid == -1) {
 		launcher->pid = 0;
-		return fail(outcome, EX_OSERR, "cannot fork for the command: %s", strerror(errno));
+		return fail(outcome, EX_OSERR, "cannot fork the launcher: %s", strerror(errno));
 	}
 	if (launcher->pid == 0)
-		run(far[1], control[1], argv, ring, quiet, parent);
+		run(far[1], control[1], errands, count, quiet, deadline, parent);
 	setpgid(launcher->pid, launcher->pid); /* whoever of the two comes first */
 	close(control[1]);
 	close(far[1]);
@@ -72,58 +120,61 @@ int launcher_prepare(struct launcher *launcher, char *const *argv, const struct 
 	return 0;
 }
 
-int launcher_start(struct launcher *launcher, size_t key, const char *name, struct outcome *outcome)
+int launcher_start(struct launcher *launcher, const struct errand *errands, size_t index,
+    struct outcome *outcome)
 {
-	uint32_t index = (uint32_t)key;
-	int error;
-	ssize_t got;
+	uint32_t number = (uint32_t)index;
 
-	launcher->name = name;
-	if (write(launcher->control, &index, sizeof(index)) != sizeof(index))
-		return fail(outcome, EX_OSERR, "the launcher of the command is gone: %s",
-		    strerror(errno));
-	while ((got = read(launcher->control, &error, sizeof(error))) == -1 && errno == EINTR)
-		;
-	if (got == sizeof(error))
-		return fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s",
-		    launcher->name, strerror(error));
-	return 0;
+	launcher->connecting = errands[index].to.target != NULL;
+	launcher->name = launcher->connecting ? errands[index].to.target
+					      : errands[index].to.command[0];
+	if (send(launcher->control, &number, sizeof(number), MSG_NOSIGNAL) == sizeof(number))
+		return 0;
+	return fail(outcome, EX_OSERR, "the launcher is gone: %s", strerror(errno));
 }
 
-int launcher_receive_socket(struct launcher *launcher, int64_t deadline, struct outcome *outcome)
+/*
+ * Receive one message from `from`, with the descriptor that came with it, or -1, in *fd. Returns its
+ * size, 0 at the end of input, or -1 with the outcome set: a signal, or 75 "KIND NAME `late`".
+ */
+static ssize_t receive(const struct launcher *launcher, int from, void *data, size_t size, int *fd,
+    int64_t deadline, const char *late, struct outcome *outcome)
 {
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	char byte;
-	struct iovec data = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &data,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control) };
-	struct pollfd ready = { .fd = launcher->socket, .events = POLLIN };
+	struct pollfd ready = { .fd = from, .events = POLLIN };
+	struct message message;
 	struct cmsghdr *passed;
-	struct sockaddr_storage address;
-	socklen_t size = sizeof(address), type_size = sizeof(int);
-	int fd = -1, type;
+	ssize_t got;
 
-	while (recvmsg(launcher->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == -1) {
+	*fd = -1;
+	message_set(&message, data, size);
+	while ((got = recvmsg(from, &message.header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)) == -1) {
 		if (signal_stop)
-			return fail_signal(outcome, signal_stop,
-			    " while the command was connecting");
+			return fail_signal(outcome, signal_stop, " before the far side was ready");
 		if (errno != EAGAIN && errno != EINTR)
-			break;
+			return 0;
 		if (wait_poll(&ready, 1, deadline) == 0)
-			return fail(outcome, EX_TEMPFAIL,
-			    "the command %s handed back no socket "
-			    "in time",
-			    launcher->name);
+			return fail(outcome, EX_TEMPFAIL, "the %s %s %s in time",
+			    launcher->connecting ? "target" : "command", launcher->name, late);
 	}
-	passed = CMSG_FIRSTHDR(&message);
+	passed = CMSG_FIRSTHDR(&message.header);
 	if (passed != NULL && passed->cmsg_level == SOL_SOCKET && passed->cmsg_type == SCM_RIGHTS &&
 	    passed->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(passed), sizeof(fd));
+		memcpy(fd, CMSG_DATA(passed), sizeof(*fd));
+	return got;
+}
+
+/* The socket that the command hands back. Returns it, or -1 with the outcome (69, 75) set. */
+static int receive_from_command(struct launcher *launcher, int64_t deadline,
+    struct outcome *outcome)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address), type_size = sizeof(int);
+	int fd, type;
+	char byte;
+
+	if (receive(launcher, launcher->socket, &byte, 1, &fd, deadline, "handed back no socket",
+		outcome) == -1)
+		return -1;
 	close(launcher->socket);
 	launcher->socket = -1;
 	if (launcher_finish(launcher, deadline, outcome) != 0)
@@ -131,10 +182,31 @@ int launcher_receive_socket(struct launcher *launcher, int64_t deadline, struct 
 	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE,
-		    "the command %s handed back no connected "
-		    "stream socket: -p needs one that does, as nc -F",
+		    "the command %s handed back no connected stream socket: -p needs one that does, as nc -F",
 		    launcher->name);
 	return fd;
+}
+
+int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
+    struct outcome *outcome)
+{
+	struct outcome answer;
+	int fd;
+	ssize_t got = receive(launcher, launcher->control, &answer, sizeof(answer), &fd, deadline,
+	    launcher->connecting ? "did not answer" : "did not start", outcome);
+
+	if (got == -1)
+		return -1;
+	if (got == sizeof(answer) && fd == -1) {
+		*outcome = answer;
+		return -1;
+	}
+	if (!launcher->connecting)
+		return fd_pass ? receive_from_command(launcher, deadline, outcome)
+			       : launcher->socket;
+	if (fd == -1)
+		return fail(outcome, EX_OSERR, "the launcher failed");
+	return launcher_finish(launcher, deadline, outcome) == 0 ? fd : -1;
 }
 
 /*

@@ -2,47 +2,56 @@
 #define SPIPE_LAUNCHER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "keys.h"
 #include "outcome.h"
+#include "rules.h"
 
 /*
- * The command on the far side. A launcher is forked while we may still fork; it waits, without
- * our secrets and our descriptors, for the word to become the command.
+ * The launcher is a process forked while we still may fork. It holds none of our secrets and
+ * none of our descriptors, and waits to be told which of its errands to run: it then connects to a
+ * target and hands the socket back, or becomes the command on the far side.
  */
 struct launcher {
-	pid_t pid;   /* the launcher's, then the command's, and its process group; 0: none */
-	int control; /* the key's index to the launcher; errno back if it can't, or an end: it runs */
-	int socket;       /* our end of its stdin and stdout */
-	const char *name; /* for messages */
+	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
+	int control;      /* the errand's index to the launcher, its answer back */
+	int socket;       /* our end of the command's stdin and stdout */
+	const char *name; /* of the command or target, for messages */
+	bool connecting;  /* the errand was a target */
+};
+
+/* What the launcher can be told to do, one errand per key. */
+struct errand {
+	struct destination to;
+	const char *bind; /* the local address to connect from, or NULL */
+	const char *key;  /* the key's name, for the command's environment */
 };
 
 #define LAUNCHER_GRACE 2 /* seconds that a command has to exit after the last byte */
 
 /*
- * Fork the launcher for keyring_destination(), of the key that is found and `argv` (may be NULL).
- * `quiet` gives it /dev/null for stderr. Returns 0, or -1 with the outcome (71) set.
+ * Fork the launcher for the `count` errands. `quiet` gives a command /dev/null for stderr;
+ * `deadline` is how long the launcher may try to connect. Returns 0, or -1 with the outcome (71) set.
  */
-int launcher_prepare(struct launcher *, char *const *argv, const struct keyring *, bool quiet,
-    struct outcome *);
+int launcher_prepare(struct launcher *, const struct errand *, size_t count, bool quiet,
+    int64_t deadline, struct outcome *);
+
+/* Tell the launcher to run errand `index` of `errands`. Returns 0, or -1 (71). */
+int launcher_start(struct launcher *, const struct errand *errands, size_t index, struct outcome *);
 
 /*
- * Say go, with the index of the key that the peer has proved; `name` is the command's for messages.
- * Returns 0 once the command runs, or -1 (69).
+ * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the connected
+ * socket that the command handed back over its stdout (SCM_RIGHTS); in both cases the process has
+ * been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
+ * descriptor, or -1 with the outcome (69, 71, 75 or a signal) set.
  */
-int launcher_start(struct launcher *, size_t key, const char *name, struct outcome *);
-
-/*
- * Receive the connected socket that the command hands back over its stdout (SCM_RIGHTS), before
- * `deadline`, and reap the command. Returns the socket, or -1 with the outcome (69, 75) set.
- */
-int launcher_receive_socket(struct launcher *, int64_t deadline, struct outcome *);
+int launcher_far_side(struct launcher *, bool fd_pass, int64_t deadline, struct outcome *);
 
 /*
  * The command has closed its input and output: has it failed? Then true, with the outcome (69) set.
- * Waits a tenth of a second at most for its exit, which comes right behind.
+ * Waits a tenth of a second at most for its exit, which follows closely.
  */
 bool launcher_failed(struct launcher *, struct outcome *);
 

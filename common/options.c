@@ -1,52 +1,73 @@
 #include "options.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "address.h"
 #include "packet.h"
 #include "parse.h"
 #include "wait.h"
 
 #define TIMEOUT_DEFAULT (5 * SECOND)
+#define CONNECTIONS_DEFAULT 200
+#define STRANGERS_DEFAULT 200
+#define PER_SOURCE_DEFAULT 50
+#define COUNT_MOST 65535
 
-enum { OPTION_LINGER = 256, OPTION_SANDBOX, OPTION_VERBOSE, OPTION_END };
+enum value { NONE, REQUIRED, OPTIONAL };
 
-static const struct option long_options[] = {
-	{ "key", required_argument, NULL, 'k' },
-	{ "key-dir", required_argument, NULL, 'K' },
-	{ "no-pfs", no_argument, NULL, 'f' },
-	{ "require-pfs", no_argument, NULL, 'g' },
-	{ "no-keepalive", no_argument, NULL, 'j' },
-	{ "timeout", required_argument, NULL, 'o' },
-	{ "fd-pass", no_argument, NULL, 'p' },
-	{ "proxy-protocol", optional_argument, NULL, 'x' },
-	{ "idle", required_argument, NULL, 'i' },
-	{ "linger", required_argument, NULL, OPTION_LINGER },
-	{ "sandbox", required_argument, NULL, OPTION_SANDBOX },
-	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
-	{ "version", no_argument, NULL, 'v' },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+/* In the order of the usage text. Where there is no letter, a number above all letters stands for it. */
+enum { LINGER = 256, SANDBOX, STRANGERS, PER_SOURCE, EXIT_IDLE, VERBOSE, LAST };
+
+static const struct option {
+	int letter;
+	const char *name;
+	enum value value;
+	bool dec_only, for_listener;
+} known[] = {
+	{ 'k', "key", REQUIRED, false, false },
+	{ 'K', "key-dir", REQUIRED, true, false },
+	{ 't', "target", REQUIRED, false, false },
+	{ 'b', "bind", REQUIRED, false, false },
+	{ 'f', "no-pfs", NONE, false, false },
+	{ 'g', "require-pfs", NONE, false, false },
+	{ 'j', "no-keepalive", NONE, false, false },
+	{ 'o', "timeout", REQUIRED, false, false },
+	{ 'p', "fd-pass", NONE, false, false },
+	{ 'x', "proxy-protocol", OPTIONAL, false, false },
+	{ 'i', "idle", REQUIRED, false, false },
+	{ LINGER, "linger", REQUIRED, false, false },
+	{ SANDBOX, "sandbox", REQUIRED, false, false },
+	{ VERBOSE, "verbose", NONE, false, false },
+	{ 'n', "max-connections", REQUIRED, false, true },
+	{ STRANGERS, "max-strangers", REQUIRED, true, true },
+	{ PER_SOURCE, "max-strangers-per-source", REQUIRED, true, true },
+	{ EXIT_IDLE, "exit-idle", REQUIRED, false, true },
+	{ 'v', "version", NONE, false, false },
+	{ 'h', "help", NONE, false, false },
 };
 
-#define LETTERS "+:k:K:fgjo:px::i:vh"
-
 static const char enc_usage[] =
-    "usage: spipe-enc [-fgjpx] [-o seconds] [-i seconds] -k keyfile [--] [command [argument ...]]\n"
-    "Carry one connection: plaintext on standard input and output, encrypted to the command.\n\n"
+    "usage: spipe-enc [-fgjx] [-o seconds] [-i seconds] [-n number] -k keyfile -t target\n"
+    "       spipe-enc [-fgjpx] [-o seconds] [-i seconds] [-n number] -k keyfile\n"
+    "                 [--] [command [argument ...]]\n"
+    "Carry a connection: plaintext on standard input and output, encrypted to the target or command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char dec_usage[] =
-    "usage: spipe-dec [-fgjpx] [-o seconds] [-i seconds] [-k keyfile] ... [-K keydir]\n"
-    "                 [--] [command [argument ...]]\n"
-    "Carry one connection: encrypted on standard input and output, plaintext to the command.\n\n"
+    "usage: spipe-dec [-fgjx] [-o seconds] [-i seconds] [-n number] [-k keyfile] ...\n"
+    "                 [-K keydir] -t target\n"
+    "       spipe-dec [-fgjpx] [-o seconds] [-i seconds] [-n number] [-k keyfile] ...\n"
+    "                 [-K keydir] [--] [command [argument ...]]\n"
+    "Carry a connection: encrypted on standard input and output, plaintext to the target or command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more; may be repeated\n"
     "  -K, --key-dir DIR      every file in DIR is a key\n";
 
 static const char common_usage[] =
+    "  -t, --target ADDRESS   connect to host:port, [v6]:port, /path or vsock:CID:port\n"
+    "  -b, --bind ADDRESS     connect from this local address, with or without a port\n"
     "  -f, --no-pfs           no forward secrecy: saves CPU, costs security\n"
     "  -g, --require-pfs      refuse a peer without forward secrecy\n"
     "  -j, --no-keepalive     no TCP keep-alives\n"
@@ -61,9 +82,21 @@ static const char common_usage[] =
     "      --verbose          say on stderr who, how much, how long, and why it ended\n"
     "  -v, --version          show the version and what is built in\n"
     "  -h, --help             show this\n\n"
-    "Without a command the far side is descriptors 6 and 7 (UCSPI clients).\n"
-    "Exit status: 0 clean end, 64 usage, 69 command failed, 71 system refused, 74 a side lost,\n"
-    "75 too late, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
+    "Handed a listening socket (Accept=no, wait = yes), serve each connection in a child:\n"
+    "  -n, --max-connections N\n"
+    "                         connections at once (200); more wait\n";
+
+static const char dec_listener_usage[] =
+    "      --max-strangers N  those that have not proved a key, on top of that (200)\n"
+    "      --max-strangers-per-source N\n"
+    "                         of these from one IPv4 address or IPv6 /64 (50)\n";
+
+static const char last_usage[] =
+    "      --exit-idle SECONDS\n"
+    "                         end after so long without a connection\n\n"
+    "Without a target or command the far side is descriptors 6 and 7 (UCSPI clients).\n"
+    "Exit status: 0 clean end, 64 usage, 69 command or target failed, 71 system refused,\n"
+    "74 a side lost, 75 too late, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
 
 #ifdef WITH_SYSTEMD
 static const char systemd_built[] = "yes";
@@ -76,10 +109,11 @@ static const char sandbox_built[] = "no";
 static const char sandbox_built[] = "yes";
 #endif
 
-static void show(int option, enum role role)
+static void show(int letter, enum role role)
 {
-	if (option == 'h') {
-		printf("%s%s", role == ROLE_DEC ? dec_usage : enc_usage, common_usage);
+	if (letter == 'h') {
+		printf("%s%s%s%s", role == ROLE_DEC ? dec_usage : enc_usage, common_usage,
+		    role == ROLE_DEC ? dec_listener_usage : "", last_usage);
 		return;
 	}
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: %s; sandbox: %s)\n",
@@ -87,28 +121,56 @@ static void show(int option, enum role role)
 	    sandbox_built);
 }
 
+/* Is `text` an address that options of that kind take? */
+static bool is_address(const char *text, bool local)
+{
+	struct address_text address;
+	char *copy = strdup(text);
+	bool valid = copy != NULL &&
+	    (local ? address_split_local(&address, copy) : address_split(&address, copy, false)) ==
+		NULL;
+
+	free(copy);
+	return valid;
+}
+
 /* Take one option. Returns NULL, or what is wrong with its value. */
-static const char *take(struct options *options, int option, const char *value)
+static const char *take(struct options *options, int letter, const char *value)
 {
 	int64_t *span = NULL;
+	unsigned *count = NULL;
+	uint64_t number;
 
-	switch (option) {
-	case 'k': break;
+	switch (letter) {
 	case 'K': options->key_dir = value; break;
 	case 'f': options->no_pfs = true; break;
 	case 'g': options->require_pfs = true; break;
 	case 'j': options->no_keepalive = true; break;
 	case 'p': options->fd_pass = true; break;
-	case OPTION_VERBOSE: options->verbose = true; break;
+	case VERBOSE: options->verbose = true; break;
 	case 'o': span = &options->timeout; break;
 	case 'i': span = &options->idle; break;
-	case OPTION_LINGER: span = &options->linger; break;
+	case LINGER: span = &options->linger; break;
+	case EXIT_IDLE: span = &options->limits.exit_idle; break;
+	case 'n': count = &options->limits.connections; break;
+	case STRANGERS: count = &options->limits.strangers; break;
+	case PER_SOURCE: count = &options->limits.per_source; break;
+	case 't':
+		options->target = value;
+		if (!is_address(value, false))
+			return "takes host:port, [v6]:port, /path or vsock:CID:port";
+		break;
+	case 'b':
+		options->bind = value;
+		if (!is_address(value, true))
+			return "takes a numeric address, with or without a port";
+		break;
 	case 'x':
 		if (value != NULL && strcmp(value, "1") != 0 && strcmp(value, "2") != 0)
 			return "is 1 or 2";
 		options->proxy_version = value != NULL && value[0] == '1' ? 1 : 2;
 		break;
-	case OPTION_SANDBOX:
+	case SANDBOX:
 		options->sandbox_required = strcmp(value, "require") == 0;
 		if (!options->sandbox_required && strcmp(value, "auto") != 0)
 			return "is auto or require";
@@ -116,69 +178,113 @@ static const char *take(struct options *options, int option, const char *value)
 	}
 	if (span != NULL && (*span = parse_seconds(value)) == -1)
 		return "takes a number of seconds above 0";
+	if (count != NULL && !parse_number(value, 1, COUNT_MOST, &number))
+		return "takes a number from 1 to 65535";
+	if (count != NULL)
+		*count = (unsigned)number;
 	return NULL;
 }
 
-int options_parse(struct options *options, enum role role, int argc, char **argv,
-    struct outcome *outcome)
+/* The option of that letter or, if `name` is not NULL, of that name, `size` bytes long. */
+static const struct option *find(int letter, const char *name, size_t size, enum role role)
 {
-	const char **keys = calloc((size_t)argc + 1, sizeof(*keys)), *problem;
-	bool seen[OPTION_END] = { false };
-	int named; /* how much of the word is the option's name */
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		bool match = name == NULL
+		    ? known[i].letter == letter
+		    : strncmp(known[i].name, name, size) == 0 && known[i].name[size] == '\0';
 
-	*options = (struct options){ .timeout = TIMEOUT_DEFAULT, .keys = keys };
-	if (keys == NULL)
-		return fail(outcome, EX_OSERR, "out of memory");
-	opterr = 0;
-	optind = 0; /* from the start, also when this is called again */
-	for (;;) {
-		const char *word = argv[optind == 0 ? 1 : optind];
-		int at = -1, option = getopt_long(argc, argv, LETTERS, long_options, &at);
-		char letter[] = { '-', (char)(option == '?' || option == ':' ? optopt : option),
-			'\0' };
-
-		if (option == -1)
-			break;
-		named = word[1] == '-' ? (int)strcspn(word, "=") : 2;
-		if (option == '?' && word[1] == '-' && optopt != 0)
-			problem = "takes no value";
-		else if (option == '?' || (letter[1] == 'K' && role == ROLE_ENC) ||
-		    (at != -1 && strlen(long_options[at].name) != (size_t)named - 2))
-			problem = "is unknown"; /* an abbreviation too */
-		else if (option == ':')
-			problem = "needs a value";
-		else if (seen[option] && !(option == 'k' && role == ROLE_DEC))
-			problem = "is given twice";
-		else
-			problem = take(options, option, optarg);
-		if (problem != NULL)
-			return fail(outcome, EX_USAGE, "option %.*s %s; see --help", named,
-			    word[1] == '-' ? word : letter, problem);
-		seen[option] = true;
-		if (option == 'k')
-			keys[options->key_count++] = optarg;
-		if (option == 'h' || option == 'v') {
-			show(option, role);
-			if (fflush(stdout) != 0)
-				return fail(outcome, EX_IOERR, "standard output: %s",
-				    strerror(errno));
-			options->shown = true;
-			return 0;
-		}
+		if (match && !(known[i].dec_only && role == ROLE_ENC))
+			return &known[i];
 	}
-	options->command = optind < argc ? argv + optind : NULL;
+	return NULL;
+}
+
+/* Which options exclude or need each other. */
+static int check_together(const struct options *options, enum role role, struct outcome *outcome)
+{
+	const char *problem = NULL;
+
 	if (options->key_count == 0 && options->key_dir == NULL)
 		return fail(outcome, EX_USAGE, "no key is given (-k%s)%s%s; see --help",
 		    role == ROLE_DEC ? " or -K" : "",
 		    options->command != NULL ? " before the command, " : "",
 		    options->command != NULL ? options->command[0] : "");
 	if (options->no_pfs && options->require_pfs)
-		return fail(outcome, EX_USAGE,
-		    "-f (no forward secrecy) and -g (require it) "
-		    "contradict each other; see --help");
-	if (options->fd_pass && options->command == NULL)
-		return fail(outcome, EX_USAGE,
-		    "-p needs a command to hand back the socket; see "
-		    "--help");
-	return 0;
+		problem = "-f (no forward secrecy) and -g (require it) contradict each other";
+	else if (options->target != NULL && options->command != NULL)
+		problem = "-t (a target) and a command exclude each other";
+	else if (options->target != NULL && options->fd_pass)
+		problem = "-t (a target) and -p (the command connects) exclude each other";
+	else if (options->fd_pass && options->command == NULL)
+		problem = "-p needs a command to hand back the socket";
+	else if (options->bind != NULL && options->command != NULL)
+		problem = "-b is for -t (a target), not for a command";
+	return problem == NULL ? 0 : fail(outcome, EX_USAGE, "%s; see --help", problem);
+}
+
+int options_parse(struct options *options, enum role role, int argc, char **argv,
+    struct outcome *outcome)
+{
+	const char **keys = calloc((size_t)argc + 1, sizeof(*keys)), *problem = NULL;
+	bool seen[LAST] = { false };
+	int next = 1;
+
+	*options = (struct options){ .timeout = TIMEOUT_DEFAULT,
+		.keys = keys,
+		.limits = { .connections = CONNECTIONS_DEFAULT,
+		    .strangers = role == ROLE_DEC ? STRANGERS_DEFAULT : 0,
+		    .per_source = PER_SOURCE_DEFAULT } };
+	if (keys == NULL)
+		return fail(outcome, EX_OSERR, "out of memory");
+	while (next < argc && argv[next][0] == '-' && argv[next][1] != '\0') {
+		char *word = argv[next++], *letter = word + 1, *value = NULL;
+		bool is_long = word[1] == '-';
+		size_t size = is_long ? strcspn(word + 2, "=") : 0;
+
+		if (is_long && size == 0 && word[2] == '\0')
+			break; /* "--" */
+		do {           /* each of the letters in one word, or the one long name */
+			const struct option *option = find(*letter, is_long ? word + 2 : NULL, size,
+			    role);
+
+			letter++;
+			value = is_long ? (word[size + 2] == '=' ? word + size + 3 : NULL) : letter;
+			if (!is_long &&
+			    (*letter == '\0' || option == NULL || option->value == NONE))
+				value = NULL;
+			if (option != NULL && option->value == REQUIRED && value == NULL &&
+			    next < argc)
+				value = argv[next++];
+			if (option == NULL)
+				problem = "is unknown";
+			else if (option->value == NONE && value != NULL)
+				problem = "takes no value";
+			else if (option->value == REQUIRED && value == NULL)
+				problem = "needs a value";
+			else if (seen[option->letter] &&
+			    !(option->letter == 'k' && role == ROLE_DEC))
+				problem = "is given twice";
+			else
+				problem = take(options, option->letter, value);
+			if (problem != NULL)
+				return fail(outcome, EX_USAGE, "option %s%.*s %s; see --help",
+				    is_long ? "--" : "-", is_long ? (int)size : 1,
+				    is_long ? word + 2 : letter - 1, problem);
+			seen[option->letter] = true;
+			if (option->for_listener)
+				options->for_listener = option->name;
+			if (option->letter == 'k')
+				keys[options->key_count++] = value;
+			if (option->letter == 'h' || option->letter == 'v') {
+				show(option->letter, role);
+				if (fflush(stdout) != 0)
+					return fail(outcome, EX_IOERR, "standard output: %s",
+					    strerror(errno));
+				options->shown = true;
+				return 0;
+			}
+		} while (!is_long && value == NULL && *letter != '\0');
+	}
+	options->command = next < argc ? argv + next : NULL;
+	return check_together(options, role, outcome);
 }

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "listener.h"
 #include "outcome.h"
 
 enum role {
@@ -17,16 +18,19 @@ struct options {
 	const char *const *keys;
 	size_t key_count;
 	const char *key_dir;
+	const char *target, *bind; /* NULL: not given */
 	bool no_pfs, require_pfs, no_keepalive, fd_pass, verbose, sandbox_required;
 	int proxy_version;             /* 0: no header */
 	int64_t timeout, idle, linger; /* nanoseconds; 0: no limit */
-	char **command;                /* NULL: none, use descriptors 6 and 7 */
-	bool shown;                    /* --help or --version has been answered */
+	struct listener_limits limits;
+	const char *for_listener; /* an option that needs a listening near side, or NULL */
+	char **command;           /* NULL: none was given */
+	bool shown;               /* --help or --version has been answered */
 };
 
 /*
- * Parse the command line. Keys and command point into argv, which getopt reorders. Returns 0, or
- * -1 with the outcome (64) set.
+ * Parse the command line. What is pointed to lies in argv. Returns 0, or -1 with the outcome (64)
+ * set.
  */
 int options_parse(struct options *, enum role, int argc, char **argv, struct outcome *);
 

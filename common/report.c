@@ -87,6 +87,15 @@ void report_open(struct report *report, const char *program, const char *role, b
 #endif
 }
 
+void report_close(struct report *report)
+{
+	closelog();
+	if (report->journal != -1)
+		close(report->journal);
+	if (report->notify != -1)
+		close(report->notify);
+}
+
 void report_on(struct report *report, const struct peer *peer, bool near_is_network, bool verbose)
 {
 	address_format(&peer->remote, report->peer, sizeof(report->peer));
@@ -137,6 +146,8 @@ static void to_stderr(const struct report *report, const char *text)
 static void say(struct report *report, enum channel channel, int priority, char *text,
     const char *fields)
 {
+	if (report->muted)
+		return;
 	for (char *c = text; *c != '\0'; c++)
 		if ((unsigned char)*c < ' ' || *c == 127)
 			*c = '?';
@@ -180,28 +191,47 @@ void report_progress(struct report *report)
 	    "");
 }
 
-static void notify(struct report *report, const char *state, int flags)
+static void notify(struct report *report, bool ready, const char *status, int flags)
 {
-	char text[TEXT_SIZE], message[TEXT_SIZE + 64];
-	int size;
+	char message[TEXT_SIZE + 64];
+	int size = snprintf(message, sizeof(message), "%sSTATUS=%s\n", ready ? "READY=1\n" : "",
+	    status);
 
-	if (report->notify == -1)
-		return;
+	if (report->notify != -1)
+		send(report->notify, message, (size_t)size, MSG_NOSIGNAL | flags);
+}
+
+static void notify_relaying(struct report *report, bool ready, int flags)
+{
+	char text[TEXT_SIZE];
+
 	describe(report, "relaying", text, sizeof(text));
 	report->notified = time_now();
-	size = snprintf(message, sizeof(message), "%sSTATUS=%s\n", state, text);
-	send(report->notify, message, (size_t)size, MSG_NOSIGNAL | flags);
+	notify(report, ready, text, flags);
 }
 
 void report_ready(struct report *report)
 {
-	notify(report, "READY=1\n", 0); /* must not be lost, however busy systemd is */
+	notify_relaying(report, true, 0); /* must not be lost, however busy systemd is */
 }
 
 void report_status(struct report *report)
 {
 	if (report->notify != -1 && time_now() - report->notified >= 10 * SECOND)
-		notify(report, "", MSG_DONTWAIT);
+		notify_relaying(report, false, MSG_DONTWAIT);
+}
+
+void report_listening(struct report *report, bool ready, bool progress, const char *format, ...)
+{
+	char text[TEXT_SIZE];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	notify(report, ready, text, ready ? 0 : MSG_DONTWAIT);
+	if (progress)
+		say(report, report->messages, LOG_INFO, text, "");
 }
 
 static const char *result_word(const struct outcome *outcome)

@@ -19,6 +19,7 @@ struct report {
 	int notify;            /* socket to $NOTIFY_SOCKET, or -1 */
 	int64_t started;       /* time_now() */
 	int64_t notified;      /* when STATUS= was last sent */
+	bool muted;            /* a stranger whose source has left enough in the log: say nothing */
 	char peer[128];
 	const char *key;              /* its name, "-" until known */
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
@@ -35,6 +36,16 @@ void report_on(struct report *, const struct peer *, bool near_is_network, bool 
 
 /* One line, now, about something that is wrong but can be lived with. printf-style. */
 void report_warn(struct report *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Close the channels: in a child, which opens its own. */
+void report_close(struct report *);
+
+/*
+ * For a listener: send systemd a printf-style STATUS=, and if `ready` READY=1. With `progress` it is
+ * a message as well.
+ */
+void report_listening(struct report *, bool ready, bool progress, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* Tell systemd READY=1: the peer has proved its key and the far side stands. */
 void report_ready(struct report *);

@@ -119,6 +119,22 @@ listen() {
 	port=$(<"$1.port")
 }
 
+# serve [-i] [-u] NAME COMMAND...: start COMMAND with a listening socket on a free port as descriptor 3, as systemd
+# does with Accept=no; with -i as descriptors 0, 1 and 2, as inetd's wait; with -u a UNIX socket, NAME.sock. Sets
+# $port, and $! is COMMAND's pid. Without -i stderr goes to NAME.err.
+serve() {
+	local name flags=()
+	while [[ $1 = -[iu] ]]; do
+		flags+=("$1")
+		shift
+	done
+	name=$1
+	rm -f "$name.port"
+	background "$NET" serve "${flags[@]}" "$@" 2>"$name.err"
+	eventually 10 test -e "$name.port" || return
+	port=$(<"$name.port")
+}
+
 # refuse: sets $port to one that refuses every connection.
 refuse() {
 	background "$NET" refuse refusing

@@ -2,6 +2,7 @@
 """Network helpers for the tests, where a shell cannot see enough. See lib.bash for how they are used.
 
 net.py listen [-u] NAME COMMAND...   a server that runs COMMAND for each connection
+net.py serve [-i] [-u] NAME COMMAND...   become COMMAND, handed a listening socket
 net.py refuse NAME              a port (in NAME.port) that refuses every connection
 net.py exchange IN OUT [COMMAND...|ADDRESS]   send IN and collect OUT at the same time
 """
@@ -15,21 +16,45 @@ import sys
 import threading
 
 
+def bound(name, unix):
+    """A socket that listens on a free port of 127.0.0.1, or on the UNIX socket NAME.sock."""
+    listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+    listener.bind(name + ".sock" if unix else ("127.0.0.1", 0))
+    listener.listen(512)
+    return listener
+
+
+def say_where(name, listener):
+    where = listener.getsockname()
+    # Only complete files ever have the final name.
+    with open(name + ".port.new", "w") as f:
+        f.write("%s\n" % (where[1] if isinstance(where, tuple) else where))
+    os.rename(name + ".port.new", name + ".port")
+
+
+def serve(args):
+    """As systemd does with Accept=no: the socket is descriptor 3. With -i as inetd's wait: 0, 1 and 2."""
+    flags = [arg for arg in args[:2] if arg in ("-i", "-u")]
+    name, command = args[len(flags)], args[len(flags) + 1:]
+    listener = bound(name, "-u" in flags)
+    say_where(name, listener)
+    if "-i" in flags:
+        for fd in 0, 1, 2:
+            os.dup2(listener.fileno(), fd)
+    else:
+        os.dup2(listener.fileno(), 3)
+        os.set_inheritable(3, True)  # also where it was 3 before
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+    os.execvp(command[0], command)
+
+
 def listen(args):
     """Serve until killed; NAME.port tells where, NAME.status each child's exit status."""
     unix = args[0] == "-u"
     if unix:
         args = args[1:]
     name, command = args[0], args[1:]
-    if unix:
-        listener = socket.socket(socket.AF_UNIX)
-        where = name + ".sock"
-        listener.bind(where)
-    else:
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        where = str(listener.getsockname()[1])
-    listener.listen(512)
+    listener = bound(name, unix)
     listener.setblocking(False)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -44,10 +69,7 @@ def listen(args):
         os._exit(0)
 
     signal.signal(signal.SIGTERM, end)
-    # Only complete files ever have the final name.
-    with open(name + ".port.new", "w") as f:
-        f.write(where + "\n")
-    os.rename(name + ".port.new", name + ".port")
+    say_where(name, listener)
     with open(name + ".status", "a", buffering=1) as log:
         while True:
             ready, _, _ = select.select([listener, wake_read], [], [])
@@ -73,9 +95,7 @@ def refuse(args):
     """Hold a port that nobody listens on, until killed."""
     holder = socket.socket()
     holder.bind(("127.0.0.1", 0))
-    with open(args[0] + ".port.new", "w") as f:
-        f.write("%d\n" % holder.getsockname()[1])
-    os.rename(args[0] + ".port.new", args[0] + ".port")
+    say_where(args[0], holder)
     signal.pause()
 
 
@@ -151,7 +171,7 @@ def exchange(args):
 
 def main():
     """Run the function that the first argument names."""
-    actions = {"listen": listen, "refuse": refuse, "exchange": exchange}
+    actions = {"listen": listen, "serve": serve, "refuse": refuse, "exchange": exchange}
     if len(sys.argv) < 3 or sys.argv[1] not in actions:
         sys.exit(__doc__)
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

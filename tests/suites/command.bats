@@ -249,7 +249,7 @@ held() {
 	ended 4 "$enc"
 	[ "$status" -eq 143 ]
 	gone_within 2 "$command"
-	one_line enc.err spipe-enc 'signal 15 \(Terminated\) while the command was connecting$'
+	one_line enc.err spipe-enc 'signal 15 \(Terminated\) before the far side was ready$'
 	exec 9>&-
 }
 

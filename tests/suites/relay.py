@@ -1020,21 +1020,6 @@ def near_listen_fds_wrong():
 
 
 @case
-def near_listening_socket():
-    """A socket that listens is no connection: an error, not a hang."""
-    for family in socket.AF_INET, socket.AF_UNIX:
-        listener = socket.socket(family)
-        if family == socket.AF_UNIX:
-            listener.bind("listener.sock")
-        listener.listen()
-        for role in "enc", "dec":
-            wire, far = tcp_pair()
-            finish(spawn(role, listener, far), 64, seconds=2, says="listen")
-            finish(systemd_like(listener, 1, role, far=far), 64, seconds=2, says="listen")
-            nothing(wire, 0)
-
-
-@case
 def near_stderr_is_the_wire():
     """inetd makes stderr the connection too: nothing but the protocol may appear on it."""
     talkative = ["sh", "-c", "echo diagnostics >&2; cat"]

@@ -1,0 +1,48 @@
+#ifndef SPIPE_LISTENER_H
+#define SPIPE_LISTENER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "address.h"
+#include "descriptors.h"
+#include "outcome.h"
+#include "report.h"
+
+/* How many connections a listener has at once, and how long it lives without any. */
+struct listener_limits {
+	unsigned connections; /* whose peers have proved a key; or all, if there are no strangers */
+	unsigned strangers;   /* that have not yet; 0: every connection counts as proved */
+	unsigned per_source;  /* strangers from one IPv4 address or IPv6 /64 */
+	int64_t exit_idle;    /* nanoseconds; 0: no limit */
+};
+
+/* What a child has of its listener: the connection, and where to say that its peer has proved a key. */
+struct accepted {
+	int fd, channel;
+	struct address remote;
+	bool muted; /* its source has left enough records of strangers: leave none */
+};
+
+/*
+ * Accept on the listening sockets and fork a child for each connection. No byte is read from the
+ * network here, and no key is held. Returns 0 in each child, which has the connection as its near
+ * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
+ * after `exit_idle`, or when the last connection has ended after SIGUSR2.
+ *
+ * SIGHUP executes argv[0] again with the same sockets and children. A stranger that has to make room
+ * gets SIGUSR2.
+ */
+int listener_run(struct accepted *, struct descriptors *, const struct listener_limits *,
+    char *const *argv, struct report *, struct outcome *);
+
+/*
+ * In a child: the peer has proved a key, so SIGUSR2 means nothing from here on. Harmless if `channel`
+ * is -1.
+ */
+void listener_proved(int channel);
+
+/* In a child, at its end: how many bytes it carried. */
+void listener_carried(int channel, uint64_t bytes_in, uint64_t bytes_out);
+
+#endif

@@ -1,0 +1,138 @@
+#!/usr/bin/env bats
+# shellcheck shell=bash disable=SC2030,SC2031,SC2154
+# -t: the far side is a target that the program connects to by itself.
+load ../helpers/lib
+
+@test "-t carries a connection in both programs, in every form of an address" {
+	listen echo cat
+	local echo=$port
+	listen -u path cat
+	for target in "127.0.0.1:$echo" "[127.0.0.1]:$echo" "localhost:$echo" "$PWD/path.sock"; do
+		listen "dec${target//\//_}" "$DEC" -k key -t "$target"
+		run -0 "$ENC" -k key -t "127.0.0.1:$port" <<<"by $target"
+		[ "$output" = "by $target" ]
+	done
+}
+
+@test "-t to an IPv6 address" {
+	/usr/bin/python3 -c 'import socket; socket.create_server(("::1", 0), family=socket.AF_INET6)' ||
+		skip "no IPv6 here"
+	background socat -d -d TCP6-LISTEN:0,bind=[::1],fork PIPE 2>socat.err
+	eventually 5 grep -q 'listening on' socat.err
+	local target
+	target=[::1]:$(sed -n 's/.*listening on AF=10 .*:\([0-9]*\)$/\1/p' socat.err | head -n 1)
+	listen dec "$DEC" -k key -t "$target"
+	run -0 "$ENC" -k key -t "127.0.0.1:$port" <<<hello
+	[ "$output" = hello ]
+}
+
+@test "-t: all addresses of a name are tried in turn" {
+	# localhost has ::1 and 127.0.0.1 here, and only the second answers
+	getent ahosts localhost | grep -q '^::1' || skip "localhost has no IPv6 address"
+	listen echo cat
+	run -0 "$ENC" -k key -t "localhost:$port" -o 2 </dev/null
+	[ "$status" -ne 69 ]
+}
+
+@test "-t: nobody there: status 69, the address and the reason" {
+	refuse
+	for program in "$ENC"; do
+		run -69 --separate-stderr "$program" -k key -t "127.0.0.1:$port" </dev/null
+		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$port: Connection refused (status 69)" ]
+	done
+	run -69 --separate-stderr "$ENC" -k key -t "localhost:$port" </dev/null
+	[ "$stderr" = "spipe-enc: cannot connect to localhost:$port (127.0.0.1): Connection refused (status 69)" ]
+	run -69 --separate-stderr "$ENC" -k key -t "$PWD/nowhere" </dev/null
+	[ "$stderr" = "spipe-enc: cannot connect to $PWD/nowhere: No such file or directory (status 69)" ]
+	run -69 --separate-stderr "$ENC" -k key -t "no-such-host.invalid:1" </dev/null
+	[[ $stderr == "spipe-enc: cannot look up no-such-host.invalid: "*" (status 69)" ]]
+}
+
+@test "-t: spipe-dec says which target it cannot reach, and its client sees a break" {
+	refuse
+	local target=127.0.0.1:$port
+	listen dec "$DEC" -k key -t "$target"
+	run ! "$ENC" -k key -t "127.0.0.1:$port" </dev/null
+	statuses dec 5 69
+	one_line dec.err spipe-dec "cannot connect to $target: Connection refused \(status 69\)"
+}
+
+@test "-t: a target that never answers takes no longer than -o" {
+	# a listening socket whose backlog is full
+	background /usr/bin/python3 -c '
+import socket, time
+full = socket.socket()
+full.bind(("127.0.0.1", 0))
+full.listen(0)
+held = []
+for _ in range(8):
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(full.getsockname())
+    held.append(s)
+open("full.new", "w").write(str(full.getsockname()[1]))
+import os
+os.rename("full.new", "full")
+time.sleep(1000)'
+	eventually 5 test -e full
+	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -o 0.5 -k key -t "127.0.0.1:$(<full)" </dev/null
+	[ "$stderr" = "spipe-enc: the target 127.0.0.1:$(<full) did not answer in time (status 75)" ] ||
+		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)" ]
+}
+
+@test "-t: spipe-dec does not touch its target before the peer has proved its key" {
+	listen echo sh -c 'touch touched; cat'
+	listen dec "$DEC" -k key -t "127.0.0.1:$port"
+	head -c 400 /dev/urandom | nc -N 127.0.0.1 "$port" >/dev/null
+	run -77 "$ENC" -k other -t "127.0.0.1:$port" </dev/null
+	statuses dec 5 77 77
+	[ ! -e touched ]
+	run -0 "$ENC" -k key -t "127.0.0.1:$port" </dev/null
+	[ -e touched ]
+}
+
+@test "-b: the connection comes from that address, with or without a port" {
+	listen echo sh -c 'echo $SOCAT_PEERADDR; cat'
+	background /usr/bin/python3 -c '
+import os, socket
+server = socket.create_server(("127.0.0.1", 0))
+open("where.new", "w").write(str(server.getsockname()[1]))
+os.rename("where.new", "where")
+while True:
+    connection, peer = server.accept()
+    open("peers", "a").write("%s %d\n" % peer)
+    connection.close()'
+	eventually 5 test -e where
+	"$ENC" -k key -b 127.0.0.5 -t "127.0.0.1:$(<where)" </dev/null || true
+	"$ENC" -k key -b '[127.0.0.6]:0' -t "127.0.0.1:$(<where)" </dev/null || true
+	eventually 5 has_lines peers 2
+	[ "$(cut -d ' ' -f 1 peers | paste -sd ' ')" = "127.0.0.5 127.0.0.6" ]
+	run -69 --separate-stderr "$ENC" -k key -b 192.0.2.1 -t "127.0.0.1:$(<where)" </dev/null
+	[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<where) from 192.0.2.1: Cannot assign requested address (status 69)" ]
+}
+
+@test "-t and what it excludes" {
+	run -64 --separate-stderr "$ENC" -k key -t 127.0.0.1:1 -- cat
+	[[ $stderr == *"-t (a target) and a command exclude each other; see --help (status 64)" ]]
+	run -64 --separate-stderr "$ENC" -k key -p -t 127.0.0.1:1
+	[[ $stderr == *"-t (a target) and -p (the command connects) exclude each other; see --help (status 64)" ]]
+	run -64 --separate-stderr "$ENC" -k key -b 127.0.0.1 cat
+	[[ $stderr == *"-b is for -t (a target), not for a command; see --help (status 64)" ]]
+	for bad in "" 25 host: :25 '[::1]' '::1:25' host:0 host:65536 'a b:1' vsock:1 127.0.0.300:1; do
+		run -64 --separate-stderr "$ENC" -k key -t "$bad"
+		[ "$stderr" = "spipe-enc: option -t takes host:port, [v6]:port, /path or vsock:CID:port; see --help (status 64)" ]
+	done
+	run -64 --separate-stderr "$ENC" -k key -b localhost -t 127.0.0.1:1
+	[ "$stderr" = "spipe-enc: option -b takes a numeric address, with or without a port; see --help (status 64)" ]
+}
+
+@test "-t: a target that resets breaks the near side, one that ends ends it" {
+	listen reset /usr/bin/python3 -c '
+import socket, struct
+s = socket.socket(fileno=0)
+s.recv(1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))'
+	listen dec "$DEC" -k key -t "127.0.0.1:$port"
+	run -74 "$ENC" -k key -t "127.0.0.1:$port" <<<x
+	statuses dec 5 74
+}
