@@ -50,53 +50,52 @@ static const struct option {
 };
 
 static const char enc_usage[] =
-    "usage: spipe-enc [-fgjx] [-o seconds] [-i seconds] [-n number] -k keyfile -t target\n"
-    "       spipe-enc [-fgjpx] [-o seconds] [-i seconds] [-n number] -k keyfile\n"
-    "                 [--] [command [argument ...]]\n"
-    "Carry a connection: plaintext on standard input and output, encrypted to the target or command.\n\n"
+    "usage: spipe-enc [-fgjpx] [-b address] [-i seconds] [-n number] [-o seconds] -k keyfile\n"
+    "                 [-t address | command [argument ...]]\n"
+    "Encrypt the connection on standard input and output, and send it on to an address or command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more\n";
 
 static const char dec_usage[] =
-    "usage: spipe-dec [-fgjx] [-o seconds] [-i seconds] [-n number] [-k keyfile] ...\n"
-    "                 [-K keydir] -t target\n"
-    "       spipe-dec [-fgjpx] [-o seconds] [-i seconds] [-n number] [-k keyfile] ...\n"
-    "                 [-K keydir] [--] [command [argument ...]]\n"
-    "Carry a connection: encrypted on standard input and output, plaintext to the target or command.\n\n"
+    "usage: spipe-dec [-fgjpx] [-b address] [-i seconds] [-n number] [-o seconds]\n"
+    "                 [-k keyfile] ... [-K keydir] [-t address | command [argument ...]]\n"
+    "Decrypt the connection on standard input and output, and send it on to an address or command.\n\n"
     "  -k, --key FILE         key file, 32 bytes or more; may be repeated\n"
     "  -K, --key-dir DIR      every file in DIR is a key\n";
 
 static const char common_usage[] =
     "  -t, --target ADDRESS   connect to host:port, [v6]:port, /path or vsock:CID:port\n"
     "  -b, --bind ADDRESS     connect from this local address, with or without a port\n"
-    "  -f, --no-pfs           no forward secrecy: saves CPU, costs security\n"
+    "  -f, --no-pfs           do without forward secrecy: faster, but less secure\n"
     "  -g, --require-pfs      refuse a peer without forward secrecy\n"
     "  -j, --no-keepalive     no TCP keep-alives\n"
-    "  -o, --timeout SECONDS  for the far side to be ready and the handshake to finish (5)\n"
-    "  -p, --fd-pass          the command hands back a connected socket, as nc -F does\n"
+    "  -o, --timeout SECONDS  time limit for connecting and the handshake together (5)\n"
+    "  -p, --fd-pass          the command passes back a connected socket, as nc -F does\n"
     "  -x, --proxy-protocol[=1|2]\n"
-    "                         PROXY protocol header ahead of the data (version 2)\n"
-    "  -i, --idle SECONDS     end a connection silent in both directions\n"
-    "      --linger SECONDS   end one silent that long after one direction has ended\n"
+    "                         send a PROXY protocol header before the data (version 2)\n"
+    "  -i, --idle SECONDS     end a connection after this long without data\n"
+    "      --linger SECONDS   after one direction has ended, end a connection when the other\n"
+    "                         has been silent for this long\n"
     "      --sandbox=auto|require\n"
-    "                         require: do not go on where the kernel has no sandbox\n"
-    "      --verbose          say on stderr who, how much, how long, and why it ended\n"
-    "  -v, --version          show the version and what is built in\n"
-    "  -h, --help             show this\n\n"
-    "Handed a listening socket (Accept=no, wait = yes), serve each connection in a child:\n"
+    "                         require: refuse to run if the kernel has no sandbox\n"
+    "      --verbose          write the connection's record to standard error\n"
+    "  -v, --version          show the version and what the program was built with\n"
+    "  -h, --help             show this help\n\n"
+    "If standard input or what systemd passes is a listening socket, each connection is served\n"
+    "by a child process:\n"
     "  -n, --max-connections N\n"
-    "                         connections at once (200); more wait\n";
+    "                         connections at the same time (200); further ones wait\n";
 
 static const char dec_listener_usage[] =
-    "      --max-strangers N  those that have not proved a key, on top of that (200)\n"
+    "      --max-strangers N  connections whose peer has not proved a key, in addition (200)\n"
     "      --max-strangers-per-source N\n"
-    "                         of these from one IPv4 address or IPv6 /64 (50)\n";
+    "                         those from one IPv4 address or IPv6 /64 (50)\n";
 
 static const char last_usage[] =
     "      --exit-idle SECONDS\n"
-    "                         end after so long without a connection\n\n"
-    "Without a target or command the far side is descriptors 6 and 7 (UCSPI clients).\n"
-    "Exit status: 0 clean end, 64 usage, 69 command or target failed, 71 system refused,\n"
-    "74 a side lost, 75 too late, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
+    "                         exit after this long without a connection\n\n"
+    "Without an address or command, the far side is descriptors 6 and 7 (UCSPI clients).\n"
+    "Exit status: 0 clean end, 64 usage error, 69 target or command failed, 71 system error,\n"
+    "74 a side was lost, 75 time limit, 76 tampered with or cut, 77 peer not allowed, 78 key.\n";
 
 #ifdef WITH_SYSTEMD
 static const char systemd_built[] = "yes";
