@@ -38,7 +38,7 @@ same() {
 		sed -nE 's/^  (    |-., )(--[a-z-]+).*/\1 \2/p' help.out | tr -d ',' | tr -s ' ' '\n' |
 			grep . | sort -u >help.words
 		cp man.words expected
-		[ "$program" = "$DEC" ] || sed -i -e '/^-K$/d' -e '/^--key-dir$/d' expected
+		[ "$program" = "$DEC" ] || sed -i -e '/^-K$/d' -e '/^--key-dir$/d' -e '/^--max-strangers/d' expected
 		same expected help.words
 		while read -r word; do
 			run "$program" "$word" </dev/null
@@ -59,7 +59,7 @@ same() {
 
 # commands FILE: its command lines, each in one line, without mdoc's escapes.
 commands() {
-	sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' "$1"
+	sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' -e 's/\\e/\\/g' "$1"
 }
 
 @test "every option in the command lines of README.md and the manual pages exists" {
@@ -139,7 +139,7 @@ commands() {
 	for word in $(<man.words); do
 		grep -q "\"$word\"" "$ROOT/common/rules.c"
 	done
-	[ "$(wc -l <man.words)" -eq 4 ]
+	[ "$(wc -l <man.words)" -eq 5 ]
 }
 
 # map FILE: the paths in the first column of the tables in its section "The tree".
@@ -200,15 +200,21 @@ listening() {
 	[ -n "$(ss -Hltn "sport = :$1")" ]
 }
 
-@test "README.md: the session at the top" {
-	port=$(free_port)
+# serve_banner: a mail server's greeting on a free port, which goes to $service.
+serve_banner() {
 	service=$(free_port)
 	printf '220 server.example ESMTP Postfix\r\n' >banner
 	background socat "TCP-LISTEN:$service,bind=127.0.0.1,fork,reuseaddr" OPEN:banner 2>service.err
 	eventually 10 listening "$service"
+}
+
+@test "README.md: the session at the top" {
+	command -v systemd-socket-activate >/dev/null || skip "needs systemd-socket-activate"
+	serve_banner
+	port=$(free_port)
 	run -0 typed "$README" 'head -c 32 /dev/urandom > mail.key' 's/#.*//' 's/^\$ //'
 	bash -c "$output"
-	run -0 typed "$README" 'server$ socat' "s/8025/$port/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	run -0 typed "$README" 'server$ systemd-socket-activate' "s/8025/$port/" "s/127.0.0.1:25/127.0.0.1:$service/"
 	background bash -c "exec $output" 2>server.err
 	eventually 10 listening "$port"
 	run -0 typed "$README" 'client$ spipe-enc' "s/8025/$port/"
@@ -216,7 +222,8 @@ listening() {
 	[[ $output == '220 server.example ESMTP Postfix'* ]]
 }
 
-@test "spipe-filters(7): HTTP behind socat, with socat in front" {
+@test "spipe-filters(7): a web server, with socat in front of the client" {
+	command -v systemd-socket-activate >/dev/null || skip "needs systemd-socket-activate"
 	random 32 http.key
 	mkdir web
 	random 3000000 web/file
@@ -224,9 +231,9 @@ listening() {
 	background /usr/bin/python3 -m http.server -b 127.0.0.1 -d web "$service" >http.out 2>http.err
 	far=$(free_port)
 	near=$(free_port)
-	run -0 typed "$RECIPES" "http.key nc -F 127.0.0.1 80'" "s/8080/$far/" "s/127.0.0.1 80/127.0.0.1 $service/"
+	run -0 typed "$RECIPES" "spipe-dec -k http.key" "s/8080/$far/" "s/127.0.0.1:80/127.0.0.1:$service/"
 	background bash -c "exec $output" 2>server.err
-	run -0 typed "$RECIPES" 'http.key nc -F server.example' "s/8080/$far/" "s/8081/$near/"
+	run -0 typed "$RECIPES" 'spipe-enc -k http.key' "s/8080/$far/" "s/8081/$near/"
 	background bash -c "exec $output" 2>client.err
 	eventually 10 listening "$service"
 	eventually 10 listening "$far"
@@ -235,35 +242,38 @@ listening() {
 	cmp got web/file
 }
 
-@test "spipe-filters(7): Redis behind socat, reached in each of the ways shown" {
+@test "spipe-filters(7): Redis, reached in each of the ways shown" {
+	command -v systemd-socket-activate >/dev/null || skip "needs systemd-socket-activate"
 	random 32 redis.key
 	background redis-server --port 0 --unixsocket "$PWD/redis.sock" --save '' >redis.out 2>redis.err
 	eventually 10 test -S redis.sock
 	far=$(free_port)
-	run -0 typed "$RECIPES" 'spipe-dec -k redis.key nc -N -U' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
+	run -0 typed "$RECIPES" 'spipe-dec -k redis.key' "s/8379/$far/" "s,/run/redis/redis.sock,$PWD/redis.sock,"
 	background bash -c "exec $output" 2>server.err
 	eventually 10 listening "$far"
 
-	run -0 typed "$RECIPES" 'socat UNIX-LISTEN:/run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
+	run -0 typed "$RECIPES" '-l /run/redis-far.sock' "s/8379/$far/" "s,/run/redis-far.sock,$PWD/far.sock,"
 	background bash -c "exec $output" 2>client.err
 	eventually 10 test -S far.sock
 	[ "$(redis-cli -s far.sock set note value)" = OK ]
 
-	for start in 'spipe-enc -k redis.key nc -N server' 'spipe-enc -k redis.key socat' 'tcpclient'; do
-		run -0 typed "$RECIPES" "$start" "s/8379/$far/"
-		run -0 bash -c "printf 'get note\r\n' | timeout 20 $output"
+	lines=$(sed -n '/^One connection, without/,/^\.Ed/p' "$RECIPES" | grep -c 8379)
+	[ "$lines" -eq 4 ]
+	for start in 'spipe-enc -k redis.key -t server' 'spipe-enc -k redis.key nc -N server' \
+		'spipe-enc -k redis.key socat' 'tcpclient'; do
+		run -0 typed <(sed -n '/^One connection, without/,/^\.Ed/p' "$RECIPES") "$start" "s/8379/$far/"
+		run -0 bash -c "printf 'get note\r\n' | timeout -s KILL 20 $output"
 		[ "$output" = $'$5\r\nvalue\r' ]
 	done
 }
 
-@test "spipe-filters(7): tcpserver in front of a mail server" {
+@test "spipe-filters(7): a local port in front of a remote mail server" {
+	command -v systemd-socket-activate >/dev/null || skip "needs systemd-socket-activate"
+	serve_banner
 	random 32 mail.key
-	printf '220 server.example ESMTP Postfix\r\n' >banner
-	listen service cat banner
-	service=$port
 	far=$(free_port)
 	near=$(free_port)
-	run -0 typed "$RECIPES" "socat TCP-LISTEN:8025" "s/8025/$far/" "s/127.0.0.1 25/127.0.0.1 $service/"
+	run -0 typed "$RECIPES" "spipe-dec -k mail.key" "s/8025/$far/" "s/127.0.0.1:25/127.0.0.1:$service/"
 	background bash -c "exec $output" 2>server.err
 	run -0 typed "$RECIPES" '127.0.0.1 2525' "s/8025/$far/" "s/2525/$near/"
 	background bash -c "exec $output" 2>client.err

@@ -63,7 +63,7 @@ listens() {
 # recipe TEXT: the one command line in the manual page that contains TEXT.
 recipe() {
 	local line
-	line=$(sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' "$PAGE" |
+	line=$(sed -e ':again' -e '/\\e$/{N;s/ *\\e\n */ /;b again' -e '}' -e 's/\\e/\\/g' "$PAGE" |
 		grep -F -e "$1")
 	if [ "$(wc -l <<<"$line")" -ne 1 ] || [ -z "$line" ]; then
 		echo "not one line with $1: $line" >&2
@@ -99,8 +99,9 @@ offer() {
 	kill "$server"
 	gone_within 5 "$server"
 	eventually 5 not listens 8022
-	[[ $line == *'-p -k inside.key nc -F 127.0.0.1 22'* ]]
-	near_background bash -c "exec ${line/-p -k inside.key nc -F 127.0.0.1 22/-k inside.key env}" >>server.out 2>>server.err
+	line=${line//'\:'/:}
+	[[ $line == *'-k inside.key -t 127.0.0.1:22'* ]]
+	near_background bash -c "exec ${line/-k inside.key -t 127.0.0.1:22/-k inside.key env}" >>server.out 2>>server.err
 	eventually 5 listens 8022
 	: >in
 	near timeout 20 "$NET" exchange in out spipe-enc -k inside.key nc -N -s 127.0.0.9 127.0.0.1 8022 2>enc.err
@@ -113,7 +114,12 @@ offer() {
 }
 
 @test "recipe: socat with nofork" {
-	offer "inside.key nc -F 127.0.0.1 22',nofork"
+	offer "22',nofork"
+}
+
+@test "recipe: systemd-socket-activate, listening" {
+	command -v systemd-socket-activate >/dev/null || skip "no systemd-socket-activate"
+	offer 'systemd-socket-activate -l 8022 /usr'
 }
 
 @test "recipe: systemd-socket-activate" {
@@ -144,14 +150,23 @@ offer() {
 	offer 'socat -t 60 TCP-LISTEN'
 }
 
-@test "recipe: a line in inetd.conf" {
+# inetd_works TEXT: that line, with a real inetd.
+inetd_works() {
 	[ -x "$INETD/usr/sbin/inetd" ] || skip "no OpenBSD inetd (make deps)"
 	echo_server 22
-	recipe 'stream tcp' >inetd.conf
+	recipe "$1" >inetd.conf
 	near_background env LD_LIBRARY_PATH="$INETD/usr/lib/$(uname -m)-linux-gnu:$INETD/lib/$(uname -m)-linux-gnu" \
 		"$INETD/usr/sbin/inetd" -i "$PWD/inetd.conf" >inetd.out 2>inetd.err
 	eventually 5 listens 8022
 	works
+}
+
+@test "recipe: a wait line in inetd.conf" {
+	inetd_works 'stream tcp wait'
+}
+
+@test "recipe: a nowait line in inetd.conf" {
+	inetd_works 'stream tcp nowait'
 }
 
 @test "recipe: tcpserver in front of a far mail server" {
