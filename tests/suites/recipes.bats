@@ -227,10 +227,10 @@ inetd_works() {
 
 @test "spipetab(5) has every option that the generator knows, and no other" {
 	sed -n '/^\.Ss Options of the tunnel/,/^\.Ss Isolation/p' "$TESTS/../man/spipetab.5" | grep '^\.It' |
-		grep -oE 'Cm [a-z]+' | cut -c 4- | sort -u >page
+		grep -oE 'Cm [a-z-]+' | cut -c 4- | sort -u >page
 	{
-		grep -oE '^\s*\[[A-Z]+\] = \{ "[a-z]+' "$TESTS/../units/spipe-generator.c" | grep -oE '[a-z]+$'
-		grep -oE 'strcmp\(word, "[a-z]+"' "$TESTS/../units/spipe-generator.c" | grep -oE '"[a-z]+' | tr -d '"'
+		grep -oE '^\s*\[TUNNEL_[A-Z_]+\] = \{ "[a-z-]+' "$TESTS/../units/table.c" | grep -oE '[a-z-]+$'
+		grep -oE 'strcmp\(word, "[a-z-]+"' "$TESTS/../units/table.c" | grep -oE '"[a-z-]+' | tr -d '"'
 	} | sort -u >code
 	diff page code
 	[ "$(wc -l <code)" -ge 20 ]
