@@ -15,14 +15,26 @@
 #include "side.h"
 #include "title.h"
 
+/*
+ *            plaintext           encrypted           plaintext
+ *     client --------- spipe-enc --------- spipe-dec --------- service
+ *                   near       far      near       far
+ *
+ * The near side is what the supervisor passed to us, the far side what we reach ourselves. The wire,
+ * the encrypted side, is the far side of spipe-enc and the near side of spipe-dec.
+ */
+
 /* In secret memory. */
 struct secrets {
 	struct handshake handshake;
 	struct packet_state seal, open;
 };
 
-/* All that one connection owns. The steps of its life below are what the two programs' main is
- * made of; each returns 0, or -1 with the outcome set, and then only the last is left to do. */
+/*
+ * Everything that one connection owns. The steps of its life below are what main consists of in both
+ * programs, each in its own order. A step returns 0, or -1 with the outcome set; then only
+ * connection_close is left to do.
+ */
 struct connection {
 	struct options options;
 	struct descriptors descriptors;
@@ -40,25 +52,28 @@ struct connection {
 	struct outcome outcome;
 };
 
-/* 1: options, near side, log, keys. Also returns -1, with status 0, when --help was answered. */
+/*
+ * Options, near side, log, keys. Also returns -1, with status 0, when --help has been answered, and in
+ * a listener at its end.
+ */
 int connection_open(struct connection *, enum role, int argc, char **argv);
 
-/* 2: the launcher of the far side's command, where there is one. */
+/* Fork the launcher, unless the far side is descriptors 6 and 7. */
 int connection_prepare_far(struct connection *);
 
-/* 3: the walls. From here on: no open, socket, connect, fork or exec. */
+/* The sandbox: from here on there is no open, socket, connect, fork or exec. */
 int connection_enter_sandbox(struct connection *);
 
-/* The command is started, and told the key's name; or the far side is what a UCSPI client left. */
+/* Have the launcher connect to the target or become the command of the key that was used. */
 int connection_start_far(struct connection *);
 
-/* The far side stands: with -p, its socket has come. */
+/* Wait until the far side is ready. */
 int connection_receive_far(struct connection *);
 
-/* spipe-enc's handshake. A command that failed before the server said anything is blamed (69). */
+/* spipe-enc's handshake. If the server closed without a word, a failed command is the reason (69). */
 int connection_meet_server(struct connection *);
 
-/* The rules of the key that the client has used. */
+/* Apply the rules of the key that the client has used. */
 int connection_check_rules(struct connection *);
 
 /* Relay until the end. `role` says which keys seal. */
