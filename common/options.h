@@ -29,8 +29,8 @@ struct options {
 };
 
 /*
- * Parse the command line. What is pointed to lies in argv. Returns 0, or -1 with the outcome (64)
- * set.
+ * Parse the command line. Pointers in the result point into argv. Returns 0, or -1 with the outcome
+ * (64) set.
  */
 int options_parse(struct options *, enum role, int argc, char **argv, struct outcome *);
 

@@ -9,7 +9,7 @@
 
 enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
 
-/* Where messages go, and what the connection's record says. Opened before the sandbox closes. */
+/* Where messages go, and what the connection's record says. Opened before the sandbox is entered. */
 struct report {
 	const char *program;   /* "spipe-dec" */
 	const char *role;      /* "dec" */
@@ -25,7 +25,7 @@ struct report {
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 
-/* Find the channels. No message can be lost to the peer from here on. */
+/* Find the channels. From here on no message can reach the peer by mistake. */
 void report_open(struct report *, const char *program, const char *role, bool wire_is_stderr);
 
 /*
@@ -34,7 +34,7 @@ void report_open(struct report *, const char *program, const char *role, bool wi
  */
 void report_on(struct report *, const struct peer *, bool near_is_network, bool verbose);
 
-/* One line, now, about something that is wrong but can be lived with. printf-style. */
+/* Log one line at once about something that is wrong but not fatal. printf-style. */
 void report_warn(struct report *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Close the channels: in a child, which opens its own. */
@@ -47,16 +47,16 @@ void report_close(struct report *);
 void report_listening(struct report *, bool ready, bool progress, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Tell systemd READY=1: the peer has proved its key and the far side stands. */
+/* Send systemd READY=1: the peer has proved its key and the far side is ready. */
 void report_ready(struct report *);
 
-/* Tell systemd of the bytes so far: STATUS=, at most once in ten seconds. */
+/* Send systemd STATUS= with the bytes so far, at most once in ten seconds. */
 void report_status(struct report *);
 
 /* SIGUSR1: one line of progress, where the record goes; to stderr where there is no record. */
 void report_progress(struct report *);
 
-/* The last words: the error line if there is an error, and the record. */
+/* The end: the error line if there is an error, and the record. */
 void report_end(struct report *, const struct outcome *);
 
 #endif

@@ -4,11 +4,11 @@
 #include <sys/types.h>
 
 /*
- * From here on this process can use the descriptors it has, and no more: no file is opened, no
- * socket made or connected, no program run, no process looked into. A seccomp allow-list, no new
- * privileges, and an empty Landlock ruleset where the kernel has it. `child` is the only process
- * group that may be signalled (0: none). Returns 0, or -1 with *missing naming what the kernel
- * lacks.
+ * From here on this process can only use the descriptors that it has: it cannot open files, create
+ * or connect sockets, run programs, or trace processes. This is done with a seccomp allow-list, no
+ * new privileges, and an empty Landlock ruleset if the kernel has Landlock. `child` is the only
+ * process group that may be signalled (0: none). Returns 0, or -1 with *missing naming what the
+ * kernel lacks.
  */
 int sandbox_enter(pid_t child, const char **missing);
 
