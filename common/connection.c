@@ -49,7 +49,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	}
 	if (options->for_listener != NULL && c->descriptors.listeners == 0)
 		return fail(&c->outcome, EX_USAGE,
-		    "option --%s is for a listening socket as the near side, not for one connection",
+		    "option --%s needs a listening socket as the near side, not one connection",
 		    options->for_listener);
 	if (signals_take() != 0)
 		return fail(&c->outcome, EX_OSERR, "cannot receive signals: %s", strerror(errno));
@@ -119,7 +119,7 @@ int connection_enter_sandbox(struct connection *c)
 		return fail(&c->outcome, EX_OSERR, "no sandbox: this kernel or build lacks %s",
 		    missing);
 #ifndef NO_SANDBOX
-	report_warn(&c->report, "going on without a sandbox: this kernel or build lacks %s",
+	report_warn(&c->report, "continuing without a sandbox: this kernel or build lacks %s",
 	    missing);
 #endif
 	return 0;
@@ -229,7 +229,7 @@ int connection_close(struct connection *c, bool ended)
 	if (outcome->signal == SIGUSR2 && c->accepted.channel != -1) {
 		outcome->signal = 0;
 		fail(outcome, EX_TEMPFAIL,
-		    "made room for newer connections, without proof of a key");
+		    "closed without proof of a key, to make room for newer connections");
 	}
 	if (ended) {
 		side_close(&c->far);

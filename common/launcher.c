@@ -172,7 +172,7 @@ static int receive_from_command(struct launcher *launcher, int64_t deadline,
 	int fd, type;
 	char byte;
 
-	if (receive(launcher, launcher->socket, &byte, 1, &fd, deadline, "handed back no socket",
+	if (receive(launcher, launcher->socket, &byte, 1, &fd, deadline, "passed back no socket",
 		outcome) == -1)
 		return -1;
 	close(launcher->socket);
@@ -182,7 +182,7 @@ static int receive_from_command(struct launcher *launcher, int64_t deadline,
 	if (fd == -1 || getpeername(fd, (struct sockaddr *)&address, &size) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 || type != SOCK_STREAM)
 		return fail(outcome, EX_UNAVAILABLE,
-		    "the command %s handed back no connected stream socket: -p needs one that does, as nc -F",
+		    "the command %s passed back no connected stream socket: -p needs one that does, such as nc -F",
 		    launcher->name);
 	return fd;
 }

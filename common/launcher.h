@@ -43,7 +43,7 @@ int launcher_start(struct launcher *, const struct errand *errands, size_t index
 
 /*
  * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the connected
- * socket that the command handed back over its stdout (SCM_RIGHTS); in both cases the process has
+ * socket that the command passed back over its stdout (SCM_RIGHTS); in both cases the process has
  * been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
  * descriptor, or -1 with the outcome (69, 71, 75 or a signal) set.
  */

@@ -198,7 +198,7 @@ static const struct option *find(int letter, const char *name, size_t size, enum
 	return NULL;
 }
 
-/* Which options exclude or need each other. */
+/* Which options cannot be combined, and which need another. */
 static int check_together(const struct options *options, enum role role, struct outcome *outcome)
 {
 	const char *problem = NULL;
@@ -209,15 +209,15 @@ static int check_together(const struct options *options, enum role role, struct 
 		    options->command != NULL ? " before the command, " : "",
 		    options->command != NULL ? options->command[0] : "");
 	if (options->no_pfs && options->require_pfs)
-		problem = "-f (no forward secrecy) and -g (require it) contradict each other";
+		problem = "-f (no forward secrecy) and -g (require it) cannot be combined";
 	else if (options->target != NULL && options->command != NULL)
-		problem = "-t (a target) and a command exclude each other";
+		problem = "-t (a target) and a command cannot be combined";
 	else if (options->target != NULL && options->fd_pass)
-		problem = "-t (a target) and -p (the command connects) exclude each other";
+		problem = "-t (a target) and -p (the command connects) cannot be combined";
 	else if (options->fd_pass && options->command == NULL)
-		problem = "-p needs a command to hand back the socket";
+		problem = "-p needs a command that passes back a socket";
 	else if (options->bind != NULL && options->command != NULL)
-		problem = "-b is for -t (a target), not for a command";
+		problem = "-b works only with -t (a target), not with a command";
 	return problem == NULL ? 0 : fail(outcome, EX_USAGE, "%s; see --help", problem);
 }
 

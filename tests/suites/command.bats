@@ -19,7 +19,7 @@ through() {
 		/usr/bin/python3 fds.py dec.fds
 	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null
 	statuses dec 5 0
-	# spipe-enc's command, and one whose far side is to be handed back
+	# spipe-enc's command, and one whose far side is to be passed back
 	exec 8</dev/null 9>/dev/null
 	run "$ENC" -k key -- /usr/bin/python3 fds.py enc.fds </dev/null
 	run "$ENC" -p -k key -- /usr/bin/python3 fds.py pass.fds </dev/null
@@ -133,7 +133,7 @@ through() {
 	done
 }
 
-@test "-p: what is handed back must be a socket, and one" {
+@test "-p: what is passed back must be a socket, and one" {
 	local give="import socket,sys,os
 s = socket.socket(fileno=1)
 files = {'file': [open('key')], 'pipe': [os.pipe()[0]], 'two': socket.socketpair(), 'listening': [socket.socket()],

@@ -99,7 +99,7 @@ time.sleep(1000)
 @test "options for a listener are refused with one connection" {
 	for option in -n1 --max-connections=1 --exit-idle=1 --max-strangers=1 --max-strangers-per-source=1; do
 		run -64 --separate-stderr "$DEC" "$option" -k key -t 127.0.0.1:1 </dev/null
-		[[ $stderr == *"is for a listening socket as the near side, not for one connection"* ]]
+		[[ $stderr == *"needs a listening socket as the near side, not one connection"* ]]
 	done
 }
 
@@ -258,7 +258,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	answers one
 	silent 10 127.0.0.1 silent.ready "$port"
 	eventually 5 has_children "$dec" 4
-	[ "$(grep -c 'made room for newer connections' dec.err)" -eq 7 ]
+	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq 7 ]
 	run -0 ask "$port" hello
 	[ "$output" = hello ]
 	answers one
@@ -272,7 +272,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	silent 1 127.0.0.9 quiet.ready "$port"
 	silent 5 127.0.0.8 loud.ready "$port"
 	eventually 5 has_children "$dec" 3
-	[ "$(grep -c 'made room for newer connections' dec.err)" -eq 3 ]
+	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq 3 ]
 	run -0 ask "$port" hello
 	has_children "$dec" 3
 }

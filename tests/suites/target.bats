@@ -113,11 +113,11 @@ while True:
 
 @test "-t and what it excludes" {
 	run -64 --separate-stderr "$ENC" -k key -t 127.0.0.1:1 -- cat
-	[[ $stderr == *"-t (a target) and a command exclude each other; see --help (status 64)" ]]
+	[[ $stderr == *"-t (a target) and a command cannot be combined; see --help (status 64)" ]]
 	run -64 --separate-stderr "$ENC" -k key -p -t 127.0.0.1:1
-	[[ $stderr == *"-t (a target) and -p (the command connects) exclude each other; see --help (status 64)" ]]
+	[[ $stderr == *"-t (a target) and -p (the command connects) cannot be combined; see --help (status 64)" ]]
 	run -64 --separate-stderr "$ENC" -k key -b 127.0.0.1 cat
-	[[ $stderr == *"-b is for -t (a target), not for a command; see --help (status 64)" ]]
+	[[ $stderr == *"-b works only with -t (a target), not with a command; see --help (status 64)" ]]
 	for bad in "" 25 host: :25 '[::1]' '::1:25' host:0 host:65536 'a b:1' vsock:1 127.0.0.300:1; do
 		run -64 --separate-stderr "$ENC" -k key -t "$bad"
 		[ "$stderr" = "spipe-enc: option -t takes host:port, [v6]:port, /path or vsock:CID:port; see --help (status 64)" ]
