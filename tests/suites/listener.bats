@@ -274,7 +274,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	eventually 5 has_children "$dec" 3
 	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq 3 ]
 	run -0 ask "$port" hello
-	has_children "$dec" 3
+	eventually 5 has_children "$dec" 3
 }
 
 @test "a hundred connections of one holder are no strangers" {
