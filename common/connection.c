@@ -22,7 +22,7 @@ static int listen_near(struct connection *c, char *const *argv)
 	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, argv, &c->report,
 		&c->outcome) != 0)
 		return -1;
-	unsetenv("NOTIFY_SOCKET"); /* the listener's */
+	unsetenv("NOTIFY_SOCKET"); /* only the listener uses it */
 	report_close(&c->report);
 	report_open(&c->report, c->report.program, c->report.role, c->descriptors.is_stderr);
 	c->report.muted = c->accepted.muted;
@@ -60,7 +60,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	    !options->no_keepalive);
 	peer_learn(&c->peer, c->descriptors.in);
 	if (c->peer.remote.family == AF_UNSPEC)
-		c->peer.remote = c->accepted.remote; /* it has gone already */
+		c->peer.remote = c->accepted.remote; /* the peer has closed already */
 	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
@@ -97,7 +97,7 @@ int connection_prepare_far(struct connection *c)
 		    "no target (-t) and no command is given, and descriptors 6 and 7 "
 		    "(a UCSPI client's connection) are not open; see --help");
 	if (c->options.command == NULL && c->options.target == NULL && c->descriptors.ucspi) {
-		/* Now, for a pipe is opened again, which the sandbox forbids. */
+		/* Before the sandbox, because a pipe is reopened. */
 		if (descriptors_check(6, false, "far side", &c->outcome) != 0 ||
 		    descriptors_check(7, true, "far side", &c->outcome) != 0)
 			return -1;
@@ -135,7 +135,7 @@ int connection_start_far(struct connection *c)
 		return fail(&c->outcome, EX_USAGE,
 		    "no target or command is given, neither by the rules of the client's key "
 		    "nor on the command line; see --help");
-	launcher_kill(&c->launcher); /* it is for other keys */
+	launcher_kill(&c->launcher); /* only other keys need it */
 	return 0;
 }
 
@@ -152,7 +152,7 @@ int connection_receive_far(struct connection *c)
 	return 0;
 }
 
-/* From here on the connection is its key's. */
+/* The peer has proved its key: note it for the record, the listener and ps(1). */
 static void peer_proved(struct connection *c)
 {
 	c->report.key = c->ring.key[c->key].name;
@@ -169,7 +169,7 @@ int connection_meet_server(struct connection *c)
 		peer_proved(c);
 		return 0;
 	}
-	/* A connection that never was: if the command says so itself, believe it. */
+	/* If the command or launcher failed to connect, that is the reason. */
 	if (c->outcome.status == EX_NOPERM && !h->nonce_received && c->launcher.pid != 0 &&
 	    launcher_finish(&c->launcher, c->deadline, &c->outcome) == 0)
 		fail(&c->outcome, EX_NOPERM,

@@ -56,7 +56,7 @@ int descriptors_check(int fd, bool writing, const char *side, struct outcome *ou
 	return 0;
 }
 
-/* Would what we write to stderr go where fd goes, a socket or, if `by_pipe`, a pipe? */
+/* Is stderr the same socket as fd or, if `by_pipe`, the same pipe? */
 static bool is_stderr(int fd, bool by_pipe)
 {
 	struct stat ours, theirs;
@@ -134,7 +134,7 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 	if (found->listeners == 0 && found->wrong.status == 0 &&
 	    descriptors_check(found->in, false, "near side", &found->wrong) == 0)
 		descriptors_check(found->out, true, "near side", &found->wrong);
-	/* As from ncat -e, where the wire's pipe is stderr too. After `2>&1 |` alone it is not. */
+	/* Under ncat -e, stderr is the pipe of the wire. After a mere `2>&1 |` it is not. */
 	by_pipe = near_is_wire && fstat(found->in, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
 	found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);

@@ -36,7 +36,7 @@ static void message_set(struct message *message, void *data, size_t size)
 		.msg_controllen = sizeof(message->control) };
 }
 
-/* Send what became of connecting, with the socket if there is one. */
+/* Send the outcome, with the socket if there is one. */
 static void answer(int fd, struct outcome *outcome)
 {
 	struct message message;
@@ -63,7 +63,7 @@ static void become(const struct errand *errand, struct outcome *outcome)
 	    strerror(errno));
 }
 
-/* Runs in the child. It knows no secret: those are in memory that fork wipes. */
+/* Runs in the child, which has no secrets: fork empties their memory. */
 static _Noreturn void run(int far, int control, const struct errand *errands, size_t count,
     bool quiet, int64_t deadline, pid_t parent)
 {
@@ -112,7 +112,8 @@ int launcher_prepare(struct launcher *launcher, const struct errand *errands, si
 	}
 	if (launcher->pid == 0)
 		run(far[1], control[1], errands, count, quiet, deadline, parent);
-	setpgid(launcher->pid, launcher->pid); /* whoever of the two comes first */
+	setpgid(launcher->pid,
+	    launcher->pid); /* here and in the child, because either may run first */
 	close(control[1]);
 	close(far[1]);
 	launcher->control = control[0];
@@ -163,7 +164,7 @@ static ssize_t receive(const struct launcher *launcher, int from, void *data, si
 	return got;
 }
 
-/* The socket that the command hands back. Returns it, or -1 with the outcome (69, 75) set. */
+/* Receive the socket that the command passes back. Returns it, or -1 with the outcome (69, 75) set. */
 static int receive_from_command(struct launcher *launcher, int64_t deadline,
     struct outcome *outcome)
 {
@@ -210,8 +211,8 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 }
 
 /*
- * Kill the command, wherever it has gone, and what is left of its group. Returns its status as
- * wait(2) gives it.
+ * Kill the command, even if it has left its group, and the rest of the group. Returns its status,
+ * as from wait(2).
  */
 static int reap(struct launcher *launcher)
 {
@@ -225,8 +226,8 @@ static int reap(struct launcher *launcher)
 }
 
 /*
- * Wait until the command has ended, or `deadline`. It is not reaped, so that its group's number
- * stays ours until the group is killed. Returns whether it has.
+ * Wait until the command has ended, or `deadline`. It is not reaped, so that the ID of its group is
+ * not reused before the group is killed. Returns whether it has ended.
  */
 static bool await_end(const struct launcher *launcher, int64_t deadline, siginfo_t *info)
 {
@@ -235,7 +236,7 @@ static bool await_end(const struct launcher *launcher, int64_t deadline, siginfo
 		if (waitid(P_PID, (id_t)launcher->pid, info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
 		    info->si_pid != 0)
 			return true;
-		/* After SIGHUP there is time to end in peace. */
+		/* After SIGHUP the command may still end by itself. */
 		if ((signal_stop && signal_stop != SIGHUP) || wait_poll(NULL, 0, deadline) == 0)
 			return false;
 	}
@@ -277,7 +278,7 @@ void launcher_kill(struct launcher *launcher)
 {
 	if (launcher->pid == 0)
 		return;
-	/* Stopped first, so that none of them runs on to see another's end as its end of input. */
+	/* Stop the whole group first, so that no member sees EOF from one already killed. */
 	kill(-launcher->pid, SIGSTOP);
 	reap(launcher);
 }

@@ -18,22 +18,22 @@
 
 #define PAUSE (SECOND / 10) /* after a failure to accept or fork */
 #define STATUS_EVERY (SECOND * 10)
-#define STATE "SPIPE_LISTENER" /* from one program to the next: the descriptor of its state */
+#define STATE "SPIPE_LISTENER" /* in the environment when reloading: a descriptor */
 
-/* Strangers' records in the log: so many per source and span. */
+/* Records of strangers in the log: at most so many per source and time span. */
 #define RECORDS_MOST 10
 #define RECORDS_SPAN (60 * SECOND)
-#define RECORDS_SOURCES 256 /* sources that are told apart */
+#define RECORDS_SOURCES 256 /* sources that are counted separately */
 
-/* Whom connections are counted for: an IPv4 address or an IPv6 /64. Family 0: nobody in particular. */
+/* What connections are counted by: an IPv4 address or an IPv6 /64. Family 0: neither. */
 struct source {
 	sa_family_t family;
 	uint8_t network[8];
 };
 
 struct child {
-	pid_t pid; /* 0: this place is free */
-	int channel; /* from it: that its peer has proved a key, and how much it carried; -1: closed */
+	pid_t pid;       /* 0: this place is free */
+	int channel;     /* where it reports; -1: closed */
 	uint64_t serial; /* the order of accepting */
 	struct source source;
 	bool proved;  /* its peer holds a key */
@@ -41,7 +41,7 @@ struct child {
 	bool muted;
 };
 
-/* What one source has left in the log lately. */
+/* The recent records of one source in the log. */
 struct records {
 	struct source source;
 	int64_t since; /* 0: free */
@@ -55,19 +55,19 @@ struct listener {
 	struct child *children;
 	struct pollfd *slots;
 	size_t room;                /* for children */
-	unsigned proved, strangers; /* children by kind; those who are leaving are neither */
+	unsigned proved, strangers; /* children by kind, without those that are leaving */
 	unsigned processes;         /* all of them */
 	uint64_t serial;
-	int held; /* accepted, but not forked for yet, or -1 */
+	int held; /* a connection that has no child yet, or -1 */
 	struct address remote;
 	int64_t now, paused, idle_since, status_sent, sum_up;
-	bool troubled; /* the reason for a pause has been said */
+	bool troubled; /* the reason for the pause has been logged */
 	bool ending;   /* accept no more, end with the last child */
 	uint64_t served, refused, bytes_in, bytes_out;
 	struct records records[RECORDS_SOURCES];
 };
 
-/* What a child says: that its peer has proved a key, and at its end how much it carried. */
+/* What a child reports: that its peer has proved a key, and at its end how much it carried. */
 struct word {
 	enum { PROVED, CARRIED } kind;
 	uint64_t in, out;
@@ -127,7 +127,7 @@ static void say_left_out(struct listener *l, struct records *records)
 	memset(records, 0, sizeof(*records));
 }
 
-/* End the spans that are over, or all of them. */
+/* Log the counts of the time spans that are over, or of all of them. */
 static void sum_up_records(struct listener *l, bool all)
 {
 	l->sum_up = NEVER;
@@ -143,7 +143,7 @@ static void sum_up_records(struct listener *l, bool all)
 	}
 }
 
-/* The records of a source. When too many are known, the rest share the first entry. */
+/* The records of a source. When there are too many sources, the rest share the first entry. */
 static struct records *records_of(struct listener *l, const struct source *source)
 {
 	struct records *free = NULL;
@@ -178,7 +178,7 @@ static struct child *child_new(struct listener *l)
 	return NULL;
 }
 
-/* Count a child among those of its kind, or with -1 no more. */
+/* Add `change`, 1 or -1, to the number of children of this one's kind. */
 static void count_child(struct listener *l, const struct child *child, int change)
 {
 	if (child->proved)
@@ -187,7 +187,7 @@ static void count_child(struct listener *l, const struct child *child, int chang
 		l->strangers += (unsigned)change;
 }
 
-/* Read what a child has to say. */
+/* Read what a child reports. */
 static void hear(struct listener *l, struct child *child)
 {
 	struct word word;
@@ -293,7 +293,10 @@ static bool is_accepting(const struct listener *l)
 	    l->proved < l->limits->connections && l->processes < l->room;
 }
 
-/* Accept from the listening socket `fd`. Returns 0, or -1 with the outcome set if it is no use. */
+/*
+ * Accept from the listening socket `fd`. Returns 0, or -1 with the outcome set if nothing can ever be
+ * accepted there.
+ */
 static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 {
 	struct sockaddr_storage from = { 0 };
@@ -316,11 +319,11 @@ static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 	case EOPNOTSUPP:
 		return fail(outcome, EX_OSERR, "cannot accept on descriptor %d: %s", fd,
 		    strerror(errno));
-	default: return 0; /* the connection has gone, or somebody else has it: accept(2) */
+	default: return 0; /* the connection is gone, or another process took it */
 	}
 }
 
-/* Fork for the connection that is held. Returns 1 in the child, else 0. */
+/* Fork a child for the connection that is held. Returns 1 in the child, else 0. */
 static int serve(struct listener *l, struct accepted *accepted)
 {
 	struct child *child = child_new(l);
@@ -364,7 +367,7 @@ static int serve(struct listener *l, struct accepted *accepted)
 	return 0;
 }
 
-/* --- from one program to the next --------------------------------------------------------- */
+/* --- reloading ---------------------------------------------------------------------------- */
 
 static void set_inherited(const struct listener *l, bool inherited)
 {
@@ -437,7 +440,7 @@ static int restore(struct listener *l)
 			inherited += byte == '\n';
 		rewind(state);
 	}
-	/* As many as may become proved while accepting, and those who are leaving. */
+	/* Strangers may prove a key after accepting has paused, and those that leave need room too. */
 	l->room = inherited + l->limits->connections + 2 * (size_t)l->limits->strangers + 1;
 	l->children = calloc(l->room, sizeof(*l->children));
 	l->slots = calloc(l->room + (size_t)l->count, sizeof(*l->slots));
@@ -499,7 +502,7 @@ static int64_t earlier(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* Wait for a connection, a word from a child, a signal, or until there is something to do. */
+/* Wait for a connection, a report from a child, a signal, or the next deadline. */
 static int wait_for_news(struct listener *l, struct pollfd **channels, struct outcome *outcome)
 {
 	bool accepting = is_accepting(l);
@@ -527,7 +530,7 @@ static int wait_for_news(struct listener *l, struct pollfd **channels, struct ou
 	    : fail(outcome, EX_OSERR, "cannot wait for connections: %s", strerror(errno));
 }
 
-/* Hear from the strangers that have something to say. */
+/* Read the reports of the strangers that have sent one. */
 static void hear_strangers(struct listener *l, const struct pollfd *channels)
 {
 	for (size_t i = 0; i < l->room; i++)
@@ -544,7 +547,7 @@ static bool is_over(struct listener *l)
 		(l->limits->exit_idle != 0 && l->now - l->idle_since >= l->limits->exit_idle));
 }
 
-/* What a child must not have of ours. */
+/* Give up what a child must not have. */
 static void leave(struct listener *l)
 {
 	for (size_t i = 0; i < l->room; i++)
@@ -601,11 +604,12 @@ int listener_run(struct accepted *accepted, struct descriptors *descriptors,
 	if (terminal != -1)
 		close(terminal);
 	if (getenv(STATE) == NULL)
-		descriptors_close_others(descriptors); /* else they are our children's channels */
+		descriptors_close_others(
+		    descriptors); /* after a reload they are our children's channels */
 	if (restore(&l) != 0)
 		return fail(outcome, EX_OSERR, "no memory for %u connections", limits->connections);
 	set_inherited(&l, false);
-	/* More than one process may accept here; whoever else has these sockets polls them first. */
+	/* Another process may accept first on these sockets: accept(2) must not wait then. */
 	for (int fd = first; fd < first + count; fd++)
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	l.idle_since = l.now;

@@ -18,7 +18,7 @@
 
 enum value { NONE, REQUIRED, OPTIONAL };
 
-/* In the order of the usage text. Where there is no letter, a number above all letters stands for it. */
+/* In the order of the usage text. Options without a letter have a number above all letters. */
 enum { LINGER = 256, SANDBOX, STRANGERS, PER_SOURCE, EXIT_IDLE, VERBOSE, LAST };
 
 static const struct option {
@@ -120,7 +120,7 @@ static void show(int letter, enum role role)
 	    sandbox_built);
 }
 
-/* Is `text` an address that options of that kind take? */
+/* Is `text` an address to connect to or, if `local`, to connect from? */
 static bool is_address(const char *text, bool local)
 {
 	struct address_text address;

@@ -41,7 +41,7 @@ static int connect_to(const char *path)
 	return fd;
 }
 
-/* Is our stderr the stream that systemd says leads to the journal? (systemd.exec(5)) */
+/* Does systemd say that our stderr is the journal? (systemd.exec(5)) */
 static bool stderr_is_journal(void)
 {
 	const char *stream = getenv("JOURNAL_STREAM");
@@ -121,8 +121,8 @@ static void to_journal(struct report *report, int priority, const char *message,
 }
 
 /*
- * The journal asks the kernel which unit an entry's sender is of when it reads the entry: one that
- * has gone by then has none, and `journalctl -u` would not show it. So stay, for a second at most.
+ * When the journal reads an entry, it asks the kernel which unit the sender belongs to. If we had
+ * exited by then, `journalctl -u` would not show the entry. So wait, for a second at most.
  */
 static void await_journal(const struct report *report)
 {
@@ -133,7 +133,7 @@ static void await_journal(const struct report *report)
 		wait_poll(NULL, 0, time_now() + SECOND / 1000);
 }
 
-/* One line, one write: whole lines even where several processes share stderr. */
+/* One line in one write: lines stay whole even if several processes share stderr. */
 static void to_stderr(const struct report *report, const char *text)
 {
 	char line[TEXT_SIZE + 32];
@@ -142,7 +142,7 @@ static void to_stderr(const struct report *report, const char *text)
 	(void)!write(STDERR_FILENO, line, (size_t)size);
 }
 
-/* One line, made printable: text from outside (a file's name, say) may be in it. */
+/* One line, made printable: it may contain text from outside, such as a file's name. */
 static void say(struct report *report, enum channel channel, int priority, char *text,
     const char *fields)
 {
@@ -263,7 +263,7 @@ void report_end(struct report *report, const struct outcome *outcome)
 	else
 		snprintf(reason, sizeof(reason), "%s", failed ? outcome->reason : "ended cleanly");
 	describe(report, reason, text, sizeof(text));
-	/* A record in the log has the error with it. */
+	/* A record in the log includes the error. */
 	if (failed && (report->record == NOWHERE || report->messages == TO_STDERR))
 		say(report, report->messages, priority, reason, "");
 	snprintf(fields, sizeof(fields),

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Copy the strings of a NULL-terminated list; those that follow `*end` directly move it on. */
+/* Copy a list of `count` strings. Each string that begins at *end moves *end behind it. */
 static char **copy_list(char **list, size_t count, char **end)
 {
 	char **copy = calloc(count + 1, sizeof(*copy));
