@@ -14,7 +14,7 @@ struct descriptors {
 	bool is_network;          /* `in` is a socket, and not a UNIX one */
 	bool is_stderr;           /* fd 2 is the near side too, as inetd and xinetd leave it */
 	bool ucspi;               /* 6 and 7 are open: a UCSPI client's connection */
-	bool others[DESCRIPTORS_LOOKED_AT]; /* open, and nothing of ours */
+	bool others[DESCRIPTORS_LOOKED_AT]; /* open, but not used by us */
 	struct outcome wrong; /* status 64 and why, if the near side cannot be served; else 0 */
 };
 
@@ -26,12 +26,12 @@ struct descriptors {
 void descriptors_find(struct descriptors *, bool near_is_wire);
 
 /*
- * In a listener's child: the connection `fd` is the near side. The listening sockets are closed, but
- * of the first three descriptors those become /dev/null.
+ * In a listener's child: the connection `fd` is the near side. Listening sockets are closed; those
+ * among the first three descriptors become /dev/null.
  */
 void descriptors_set_near(struct descriptors *, int fd);
 
-/* Close what we inherited and do not use. Once: the numbers are somebody else's afterwards. */
+/* Close what we inherited but do not use. Only once: the numbers are reused afterwards. */
 void descriptors_close_others(struct descriptors *);
 
 /*

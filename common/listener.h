@@ -9,7 +9,7 @@
 #include "outcome.h"
 #include "report.h"
 
-/* How many connections a listener has at once, and how long it lives without any. */
+/* How many connections a listener serves at once, and how long it waits for one. */
 struct listener_limits {
 	unsigned connections; /* whose peers have proved a key; or all, if there are no strangers */
 	unsigned strangers;   /* that have not yet; 0: every connection counts as proved */
@@ -17,11 +17,11 @@ struct listener_limits {
 	int64_t exit_idle;    /* nanoseconds; 0: no limit */
 };
 
-/* What a child has of its listener: the connection, and where to say that its peer has proved a key. */
+/* What a child gets from the listener: the connection, and where to report (-1: nowhere). */
 struct accepted {
 	int fd, channel;
 	struct address remote;
-	bool muted; /* its source has left enough records of strangers: leave none */
+	bool muted; /* there are enough records of strangers from its source: leave none */
 };
 
 /*
@@ -42,7 +42,7 @@ int listener_run(struct accepted *, struct descriptors *, const struct listener_
  */
 void listener_proved(int channel);
 
-/* In a child, at its end: how many bytes it carried. */
+/* In a child, at its end: report how many bytes it carried. */
 void listener_carried(int channel, uint64_t bytes_in, uint64_t bytes_out);
 
 #endif

@@ -19,7 +19,7 @@ struct report {
 	int notify;            /* socket to $NOTIFY_SOCKET, or -1 */
 	int64_t started;       /* time_now() */
 	int64_t notified;      /* when STATUS= was last sent */
-	bool muted;            /* a stranger whose source has left enough in the log: say nothing */
+	bool muted;            /* log nothing: a stranger, of a source with enough records */
 	char peer[128];
 	const char *key;              /* its name, "-" until known */
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
