@@ -23,9 +23,9 @@ nothing_left() {
 	[ "$status" -eq 0 ]
 	[ "$SECONDS" -lt 20 ]
 	[[ $output == *'Alice owes Bob 100 gold coins'* ]]
-	[[ $output == *'with our words in them: 0'* ]]
+	[[ $output == *'lines that contain our words: 0'* ]]
 	[[ $output == *'exit status 77, bytes received: 0'* ]]
-	[[ $output == *'before and after: 0 connections'* ]]
+	[[ $output == *'connections to redis meanwhile: 0'* ]]
 	not left_behind here
 }
 
