@@ -476,6 +476,9 @@ for _signal in "TERM", "INT", "HUP":
 @case
 def every_death_is_a_break():
     """The same for every other signal that ends a process, those included that no process can catch."""
+    # AddressSanitizer would handle some of them.
+    os.environ["ASAN_OPTIONS"] += ":" + ":".join("handle_%s=0" % name for name in (
+        "segv", "sigbus", "sigfpe", "sigill", "sigtrap", "abort"))
     for name in "KILL SEGV BUS FPE ILL TRAP ABRT SYS ALRM USR2 XCPU XFSZ VTALRM PROF IO PWR STKFLT".split():
         signalled(getattr(signal, "SIG" + name))
     signalled(signal.SIGRTMIN)
