@@ -7,19 +7,14 @@ load ../helpers/lib
 load ../helpers/systemd # for network_up
 
 setup_file() {
-	local program
 	export BATS_NO_PARALLELIZE_WITHIN_FILE=true
-	[ "$(id -u)" -eq 0 ] || skip "needs root"
-	for program in xinetd nsenter unshare ip; do
-		command -v "$program" >/dev/null || skip "needs $program"
-	done
 	INETD=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/spipe-filters/openbsd-inetd
 	export INETD
-	network_up
+	network_up xinetd
 }
 
 teardown_file() {
-	[ -z "${NETWORK:-}" ] || network_down
+	network_down
 }
 
 setup() {
@@ -105,7 +100,7 @@ wire() {
 	recorder=$!
 	eventually 5 listens 7000
 	printf hello >in
-	near timeout 20 "$NET" exchange in out spipe -t 127.0.0.1:7000 -k "$2" 2>spipe.err || true
+	near timeout -s KILL 20 "$NET" exchange in out spipe -t 127.0.0.1:7000 -k "$2" 2>spipe.err || true
 	gone_within 10 "$recorder"
 	[ -e wire ] || : >wire
 }
@@ -150,14 +145,14 @@ all_services() {
 		[ ! -s wire ]
 	done
 	# silence ends in time, silently
-	near timeout 10 nc -d 127.0.0.1 8015 >out
+	near timeout -s KILL 10 nc -d 127.0.0.1 8015 >out
 	size=$(stat -c %s out)
 	[ "$size" -eq 0 ] || [ "$size" -eq 32 ]
 	# spipe-enc's near side is plain: data or nothing
 	near "$NET" exchange in out 127.0.0.1:8021
 	[ "$(cat out)" = HELLO ]
 	for port in {8022..8029}; do
-		near timeout 20 "$NET" exchange in out "127.0.0.1:$port" || true
+		near timeout -s KILL 20 "$NET" exchange in out "127.0.0.1:$port" || true
 		if [ -s out ]; then
 			echo "port $port:"
 			cat out

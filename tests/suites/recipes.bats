@@ -7,15 +7,11 @@ load ../helpers/lib
 load ../helpers/systemd # for network_up
 
 setup_file() {
-	local program
 	export BATS_NO_PARALLELIZE_WITHIN_FILE=true
-	[ "$(id -u)" -eq 0 ] || skip "needs root"
-	for program in nsenter unshare ip; do
-		command -v "$program" >/dev/null || skip "needs $program"
-	done
 	INETD=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/spipe-filters/openbsd-inetd
 	export INETD
 	network_up
+	[ -z "${CANNOT:-}" ] || return 0
 	WORLD=$(mktemp -d /tmp/spipe-recipes.XXXXXX)
 	export WORLD
 	mkdir -p "$WORLD/etc/spipe"
@@ -38,13 +34,12 @@ setup_file() {
 	chmod 400 "$WORLD/etc/spipe/inside.key"
 	if ! near mount -t overlay -o "lowerdir=$WORLD/usr/local/bin:/usr/local/bin" overlay /usr/local/bin ||
 		! near mount -t overlay -o "lowerdir=$WORLD/etc:/etc" overlay /etc; then
-		teardown_file
-		skip "cannot mount over /usr/local/bin here"
+		export CANNOT="cannot mount over /usr/local/bin and /etc here"
 	fi
 }
 
 teardown_file() {
-	[ -z "${NETWORK:-}" ] || network_down
+	network_down
 	[ -z "${WORLD:-}" ] || rm -rf "$WORLD"
 }
 
@@ -82,7 +77,7 @@ echo_server() {
 works() {
 	random 100000 in
 	tr '[:lower:]' '[:upper:]' <in >expected
-	near timeout 20 "$NET" exchange in out spipe -t 127.0.0.1:8022 -k inside.key
+	near timeout -s KILL 20 "$NET" exchange in out spipe -t 127.0.0.1:8022 -k inside.key
 	cmp out expected
 }
 
@@ -104,7 +99,7 @@ offer() {
 	near_background bash -c "exec ${line/-k inside.key -t 127.0.0.1:22/-k inside.key env}" >>server.out 2>>server.err
 	eventually 5 listens 8022
 	: >in
-	near timeout 20 "$NET" exchange in out spipe-enc -k inside.key nc -N -s 127.0.0.9 127.0.0.1 8022 2>enc.err
+	near timeout -s KILL 20 "$NET" exchange in out spipe-enc -k inside.key nc -N -s 127.0.0.9 127.0.0.1 8022 2>enc.err
 	grep -x SPIPE_PEER_ADDR=127.0.0.9 out
 	grep -x SPIPE_KEY=inside.key out
 }
@@ -177,7 +172,7 @@ inetd_works() {
 	eventually 5 listens 2525
 	random 100000 in
 	tr '[:lower:]' '[:upper:]' <in >expected
-	near timeout 20 "$NET" exchange in out 127.0.0.1:2525
+	near timeout -s KILL 20 "$NET" exchange in out 127.0.0.1:2525
 	cmp out expected
 }
 

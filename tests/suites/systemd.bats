@@ -44,7 +44,6 @@ setup_file() {
 teardown_file() { systemd_down; }
 
 setup() {
-	[ -z "${CANNOT:-}" ] || skip "$CANNOT"
 	setup_test
 	ETC=$ROOT/etc-spipe
 	cp "$ETC/mail.key" mail
@@ -80,7 +79,7 @@ listens() {
 ask() {
 	printf '%s' "${3-hello}" >in
 	rm -f out
-	near timeout 40 "$NET" exchange in out spipe -o 30 -t "127.0.0.1:$1" -k "$2" 2>ask.err || true
+	near timeout -s KILL 40 "$NET" exchange in out spipe -o 30 -t "127.0.0.1:$1" -k "$2" 2>ask.err || true
 	cat out
 }
 
@@ -279,9 +278,9 @@ exposure() {
 	echo 'TARGET=127.0.0.1 9000' >"$ETC/spipe-dec.env"
 	inside journalctl -q | grep -aq 'does not support BPF/cgroup firewalling' && skip "no limits by address here"
 	[ -z "$output" ]
-	run near timeout 2 nc -N -s 127.0.0.3 127.0.0.1 8107 </dev/null
+	run near timeout -s KILL 2 nc -N -s 127.0.0.3 127.0.0.1 8107 </dev/null
 	[ "$status" -ne 0 ]
-	near timeout 2 nc -z -s 127.0.0.2 127.0.0.1 8107
+	near timeout -s KILL 2 nc -z -s 127.0.0.2 127.0.0.1 8107
 }
 
 @test "systemd: one journal entry a connection" {
@@ -358,7 +357,7 @@ test_state() {
 	near "$TESTS/helpers/flood.py" connect 127.0.0.1 8025 127.0.0.9 2000 2
 	# during, from another address
 	[ "$(ask 8025 "$ETC/spipe-dec.key")" = HELLO ]
-	near timeout 60 "$TESTS/helpers/flood.py" wrong 127.0.0.1 8025 127.0.0.9 500 >wrong.out &
+	near timeout -s KILL 60 "$TESTS/helpers/flood.py" wrong 127.0.0.1 8025 127.0.0.9 500 >wrong.out &
 	before=$!
 	[ "$(ask 8025 "$ETC/spipe-dec.key")" = HELLO ]
 	wait "$before"
@@ -416,7 +415,7 @@ test_state() {
 	step=$(grep -oE 'systemctl daemon-reload && systemctl start sockets.target' "$TESTS/../README.md")
 	inside sh -c "$step"
 	printf hello >in
-	near timeout 40 "$NET" exchange in out 127.0.0.1:2625
+	near timeout -s KILL 40 "$NET" exchange in out 127.0.0.1:2625
 	[ "$(cat out)" = HELLO ]
 	eventually 5 gone far-in
 	[ "$(field far-in SPIPE_KEY)" = mail.key ]
