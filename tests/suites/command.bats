@@ -166,7 +166,7 @@ socket.send_fds(s, [b'x'], [f if isinstance(f, int) else f.fileno() for f in fil
 }
 
 @test "-p: one deadline for the command and the handshake" {
-	run -75 --separate-stderr timeout 5 "$ENC" -o 0.3 -p -k key -- sleep 100 </dev/null
+	run -75 --separate-stderr timeout -s KILL 5 "$ENC" -o 0.3 -p -k key -- sleep 100 </dev/null
 	echo "$stderr" >enc.err
 	one_line enc.err spipe-enc
 	listen dec "$DEC" -o 0.5 -p -k key -- sleep 100

@@ -178,13 +178,13 @@ wrong() {
 		command=$(sed -n 's/^ExecStart=[^ ]*\/spipe-... \(.*\) -- .*/\1/p' out/spipe-a@.service)
 		status=0
 		# shellcheck disable=SC2086
-		timeout 10 "$BUILD/spipe-$role" $command -o 0.2 true </dev/null >/dev/null 2>err || status=$?
+		timeout -s KILL 10 "$BUILD/spipe-$role" $command -o 0.2 true </dev/null >/dev/null 2>err || status=$?
 		# -o is there twice now: that, and no other word, is the error
 		[ "$status" -eq 64 ]
 		grep -q -e timeout -e -o err
 		status=0
 		# shellcheck disable=SC2086
-		timeout 10 "$BUILD/spipe-$role" $command true </dev/null >/dev/null 2>err || status=$?
+		timeout -s KILL 10 "$BUILD/spipe-$role" $command true </dev/null >/dev/null 2>err || status=$?
 		[ "$status" -ne 64 ]
 	done
 }
@@ -351,13 +351,13 @@ wrong() {
 }
 
 @test "under systemd all that it says goes to the kernel's log too, with its level" {
-	unshare --mount true 2>/dev/null || skip "needs root"
+	unshare --mount true 2>/dev/null || skip "no mounts of its own here"
 	printf '%s\n' "a dec 1 2 $PWD/gone" 'wrong dec 1' >tab
 	mkfifo kmsg
 	exec 5<>kmsg
 	SPIPETAB=$PWD/tab run unshare --mount sh -c 'mount --bind kmsg /dev/kmsg && SYSTEMD_SCOPE=system exec "$0" out' "$GENERATOR"
 	[ "$status" -eq 1 ]
-	timeout 5 head -n 2 <&5 >lines
+	timeout -s KILL 5 head -n 2 <&5 >lines
 	grep -x "<4>spipe-generator: $PWD/tab:1: warning: no key file $PWD/gone: .*" lines
 	grep -x "<3>spipe-generator: $PWD/tab:2: TARGET is missing: .*" lines
 	exec 5>&-

@@ -33,7 +33,7 @@ serve() {
 
 # spipe_as KEYFILE: what upstream's client with that key gets for a word of its own.
 spipe_as() {
-	echo "hello" | timeout 10 spipe -t "127.0.0.1:$port" -k "$1" 2>/dev/null
+	echo "hello" | timeout -s KILL 10 spipe -t "127.0.0.1:$port" -k "$1" 2>/dev/null
 }
 
 # spiped_as KEYFILE: the same through upstream's daemon.
@@ -41,7 +41,7 @@ spiped_as() {
 	local socket=client$RANDOM.sock
 	background spiped -e -F -s "$PWD/$socket" -t "127.0.0.1:$port" -k "$1" 2>>spiped.err
 	eventually 5 listening "$PWD/$socket"
-	echo "hello" | timeout 10 nc -N -U "$socket"
+	echo "hello" | timeout -s KILL 10 nc -N -U "$socket"
 }
 
 # is_known_as NAME ANSWER
@@ -299,7 +299,7 @@ judges_clients() {
 	) >pieces &
 	is_known_as key "$(exec 8<pieces; (sleep 0.2; : >waiting) & "$ENC" -k /dev/fd/8 -- nc -N 127.0.0.1 "$port" <<<hello)"
 	mkfifo fifo
-	run -78 --separate-stderr timeout 5 "$DEC" -k fifo -- cat </dev/null
+	run -78 --separate-stderr timeout -s KILL 5 "$DEC" -k fifo -- cat </dev/null
 	grep -q 'fifo.*is empty' <<<"$stderr"
 }
 
@@ -334,7 +334,7 @@ stream() {
 	background bash -c 'name=$1
 		shift
 		while [ ! -e stop ]; do
-			if answer=$(echo hello | timeout 10 "$@" 2>>"$name.err") && [[ $answer == "key "*$'"'\\n'"'hello ]]; then
+			if answer=$(echo hello | timeout -s KILL 10 "$@" 2>>"$name.err") && [[ $answer == "key "*$'"'\\n'"'hello ]]; then
 				echo "${answer%%$'"'\\n'"'*}" >>"$name.ok"
 			else
 				echo "refused: $answer" >>"$name.bad"

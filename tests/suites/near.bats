@@ -66,19 +66,19 @@ answering() {
 
 @test "closed fd 0 or 1 is an error, not a hang" {
 	status=0
-	timeout 5 "$ENC" -k key -- cat <&- 2>a.err || status=$?
+	timeout -s KILL 5 "$ENC" -k key -- cat <&- 2>a.err || status=$?
 	[ "$status" -eq 64 ]
 	one_line a.err spipe-enc
 	status=0
-	timeout 5 "$ENC" -k key -- cat >&- 2>b.err </dev/null || status=$?
+	timeout -s KILL 5 "$ENC" -k key -- cat >&- 2>b.err </dev/null || status=$?
 	[ "$status" -eq 64 ]
 	one_line b.err spipe-enc
 	status=0
-	timeout 5 "$DEC" -k key -- cat >&- 2>c.err </dev/null || status=$?
+	timeout -s KILL 5 "$DEC" -k key -- cat >&- 2>c.err </dev/null || status=$?
 	[ "$status" -eq 64 ]
 	one_line c.err spipe-dec
 	status=0
-	timeout 5 "$DEC" -k key -- cat <&- >&- 2>d.err || status=$?
+	timeout -s KILL 5 "$DEC" -k key -- cat <&- >&- 2>d.err || status=$?
 	[ "$status" -eq 64 ]
 	one_line d.err spipe-dec
 }

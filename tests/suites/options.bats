@@ -10,7 +10,7 @@ fails() {
 	shift 3
 	echo "${program##*/} $*"
 	status=0
-	timeout 5 "$program" "$@" </dev/null >stdout 2>stderr.err || status=$?
+	timeout -s KILL 5 "$program" "$@" </dev/null >stdout 2>stderr.err || status=$?
 	if [ "$status" -ne "$wanted" ]; then
 		echo "status $status, not $wanted"
 		cat stderr.err

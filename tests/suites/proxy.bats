@@ -107,7 +107,7 @@ get() {
 		tail -n 1 access.log | grep -qE '^127\.0\.0\.9 [1-9][0-9]* 200$'
 		statuses "dec$version" 5 0
 		# upstream's client
-		timeout 10 spipe -t "127.0.0.1:$port" -k key <request >answer
+		timeout -s KILL 10 spipe -t "127.0.0.1:$port" -k key <request >answer
 		grep -q '^nginx for 127\.0\.0\.1 [1-9][0-9]*$' answer
 		count=$((count + 1))
 		eventually 5 has_lines access.log $count
@@ -206,7 +206,7 @@ get() {
 	grep -qx 'client=127\.0\.0\.9:N name=alice status=200' logged
 	grep -q '^client=127\.0\.0\.9:N name=bob at home status=200' logged
 	# upstream's client
-	[[ $(timeout 10 spipe -t "127.0.0.1:$port" -k k/alice <request) == *'haproxy for 127.0.0.1 as alice'* ]]
+	[[ $(timeout -s KILL 10 spipe -t "127.0.0.1:$port" -k k/alice <request) == *'haproxy for 127.0.0.1 as alice'* ]]
 }
 
 @test "HAProxy behind spipe-dec -x1: the address, and no name" {

@@ -105,8 +105,8 @@ day() {
 	# upstream's client, with its own way to say so
 	rules 'require-pfs'
 	listen dec "$DEC" -k key -- cat
-	[ -z "$(echo hello | timeout 10 spipe -f -t "127.0.0.1:$port" -k key 2>/dev/null)" ]
-	[ "$(echo hello | timeout 10 spipe -t "127.0.0.1:$port" -k key)" = hello ]
+	[ -z "$(echo hello | timeout -s KILL 10 spipe -f -t "127.0.0.1:$port" -k key 2>/dev/null)" ]
+	[ "$(echo hello | timeout -s KILL 10 spipe -t "127.0.0.1:$port" -k key)" = hello ]
 	statuses dec 5 77 0
 }
 
@@ -374,7 +374,7 @@ day() {
 	for what in mkfifo mkdir; do
 		rm -rf key.conf
 		$what key.conf
-		run -78 --separate-stderr timeout 5 "$DEC" -k key -- cat </dev/null
+		run -78 --separate-stderr timeout -s KILL 5 "$DEC" -k key -- cat </dev/null
 		echo "$stderr" >dec.err
 		one_line dec.err spipe-dec 'its rules, key.conf: (not a regular file|Is a directory)'
 	done
