@@ -327,17 +327,20 @@ static struct pollfd watch(const struct end *end, short events)
  * A reset ends the relay at once, unless that side is being read: then read(2) reports it, after
  * the data that came before it.
  */
-static int check_break(const struct pollfd *slot, const struct side *side, struct end *end,
-    bool reading, struct outcome *outcome)
+static int check_break(struct state *s, const struct pollfd *slot, const struct side *side,
+    struct end *end, bool reading, struct outcome *outcome)
 {
 	int error = 0;
 	socklen_t size = sizeof(error);
 
 	if ((slot->revents & (POLLERR | POLLHUP)) == 0)
 		return 0;
-	if (end->kind == END_TCP && !reading &&
-	    getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
-		return fail_lost(side, error, outcome);
+	if (!reading && getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 &&
+	    error != 0) {
+		if (!is_plain_command(s, side))
+			return fail_lost(side, error, outcome);
+		s->input_left = s->d[0].ended = true; /* as in drain */
+	}
 	end->hung_up = true;
 	return 0;
 }
@@ -385,8 +388,8 @@ static int wait_for_work(struct state *s, struct outcome *outcome)
 		struct side *side = s->d[i].from;
 		bool reading = slots[2 * i].events != 0;
 
-		if (check_break(&slots[2 * i], side, &side->in, reading, outcome) != 0 ||
-		    check_break(&slots[2 * i + 1], side, &side->out, reading, outcome) != 0)
+		if (check_break(s, &slots[2 * i], side, &side->in, reading, outcome) != 0 ||
+		    check_break(s, &slots[2 * i + 1], side, &side->out, reading, outcome) != 0)
 			return -1;
 		s->d[i].readable = reading && slots[2 * i].revents != 0;
 	}

@@ -706,6 +706,180 @@ def command_outlives_its_ends():
     finish(enc, 0, 74)
 
 
+# What is not ours to handle.
+OTHERS = {getattr(signal, "SIG" + name) for name in
+          "SEGV BUS FPE ILL TRAP ABRT SYS PIPE TSTP TTIN TTOU CONT URG WINCH".split()}
+
+
+@case
+def blocked_signals_are_let_in():
+    """Started with signals blocked, we hear them, and a command has none of them blocked."""
+    def block():
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - OTHERS)
+
+    for role in "dec", "enc":
+        near, theirs = tcp_pair()
+        far, ours = tcp_pair()
+        process = spawn(role, theirs, far, preexec_fn=block)
+        wire, plain = (near, ours) if role == "dec" else (ours, near)
+        wire.settimeout(LIMIT * SLOW)
+        Peer(wire, role == "dec", SHARED).shake()
+        plain.sendall(b"x")
+        get(wire, 1060)
+        process.terminate()
+        finish(process, -signal.SIGTERM)
+    wire, theirs = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    dec = spawn("dec", theirs, command=["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], preexec_fn=block)
+    theirs.close()
+    peer = Peer(wire, True, SHARED)
+    peer.shake()
+    expect("the command's signals", peer.take_packet().split()[1::2], [b"0" * 16] * 2)
+    wire.shutdown(socket.SHUT_WR)
+    finish(dec, 0)
+
+
+def dec_alone(command=(), far=None, make=tcp_pair):
+    """spipe-dec with a client of ours: (client, spipe-dec), after the handshake."""
+    wire, theirs = make()
+    wire.settimeout(LIMIT * SLOW)
+    dec = spawn("dec", theirs, far, command=command)
+    theirs.close()
+    client = Peer(wire, True, SHARED)
+    client.shake()
+    return client, dec
+
+
+@case
+def command_fails_after_slow_output():
+    """A failed command's output arrives whole, however slow its reader, and then a reset, not an end."""
+    size = 1 << 20
+    client, dec = dec_alone(["sh", "-c", "head -c %d /dev/zero; exit 3" % size])
+    time.sleep(0.5)  # a slow reader: more than enough for a program that does not wait for it
+    got = 0
+    while got < size:
+        got += len(client.take_packet())
+    expect("then", drain(client.sock), (b"", "reset"))
+    finish(dec, 69, says="status 3")
+
+
+@case
+def command_closes_its_input():
+    """A command that reads no more but goes on writing: what it is sent then is lost, and that is a break at once."""
+    code = "import socket,time; s=socket.socket(fileno=0); s.shutdown(socket.SHUT_RD); s.sendall(b'x'); time.sleep(60)"
+    client, dec = dec_alone([sys.executable, "-c", code])
+    expect("the command said", client.take_packet(), b"x")
+    client.sock.sendall(client.out.seal(b"lost"))
+    expect("the client saw", drain(client.sock), (b"", "reset"))
+    finish(dec, 74, seconds=2, says="the far side was lost: Broken pipe")
+
+
+@case
+def command_ends_output_then_leaves_input():
+    """A command that ends its output, and then exits without reading its input: not a clean end."""
+    code = "import socket; s=socket.socket(fileno=0); s.shutdown(socket.SHUT_WR); s.recv(1); s.recv(1, socket.MSG_PEEK)"
+    client, dec = dec_alone([sys.executable, "-c", code])
+    ended(client.sock)
+    client.sock.sendall(client.out.seal(b"1 is read, these are not"))
+    finish(dec, 74, says="without reading all its input")
+
+
+@case
+def command_of_enc_is_reset():
+    """spipe-enc's command carries the encrypted stream: one that exits with unread input is a lost far side."""
+    hand = socket.socket(socket.AF_UNIX)
+    hand.bind("hand")
+    hand.listen()
+    hand.settimeout(LIMIT * SLOW)
+    code = (
+        "import socket; u=socket.socket(socket.AF_UNIX); u.connect('hand'); socket.send_fds(u, [b'x'], [0]); u.recv(1)"
+    )
+    app, near = tcp_pair()
+    app.settimeout(LIMIT * SLOW)
+    enc = spawn("enc", near, command=[sys.executable, "-c", code])
+    near.close()
+    line, _ = hand.accept()
+    fd = socket.recv_fds(line, 1, 1)[1][0]
+    wire = socket.socket(fileno=fd)
+    server = Peer(wire, False, SHARED)
+    server.shake()
+    app.sendall(b"never read")
+    until_readable(wire)
+    wire.close()
+    line.close()
+    expect("the client saw", drain(app), (b"", "reset"))
+    finish(enc, 74, says="the far side was lost: Connection reset by peer")
+
+
+def until_readable(sock):
+    if not select.select([sock], [], [], LIMIT * SLOW)[0]:
+        raise Wrong("nothing came")
+
+
+@case
+def good_packets_before_a_bad_one():
+    """Packets that arrive together with a bad one behind them are all delivered, then comes the break."""
+    for make in tcp_pair, socket.socketpair:
+        for count in 1, 2, 15:
+            ours, far = make()
+            ours.settimeout(LIMIT * SLOW)
+            client, dec = dec_alone(far=far)
+            far.close()
+            data = os.urandom(1024 * count)
+            bad = bytearray(client.out.seal(b"bad"))
+            bad[5] ^= 1
+            client.out.number = 0
+            client.sock.sendall(client.out.seal_all(data) + bytes(bad))
+            got, how = drain(ours)
+            expect("%d packets delivered" % count, got == data, True)
+            if make == tcp_pair:
+                expect("the end", how, "reset")
+            finish(dec, 76)
+
+
+def cpu_time(process):
+    """Seconds of CPU that it has used."""
+    with open("/proc/%d/stat" % process.pid) as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def times_slept(process):
+    with open("/proc/%d/status" % process.pid) as file:
+        return int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+@case
+def gone_with_data_not_read():
+    """
+    One side is gone and the other does not read what it was sent. A UNIX socket keeps that, so we end; with TCP we
+    stay, at rest, until it has been taken.
+    """
+    for make in socket.socketpair, tcp_pair:
+        ours, far = make()
+        client, dec = dec_alone(far=far, make=socket.socketpair)
+        far.close()
+        if make == tcp_pair:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        data = os.urandom(30 if make == socket.socketpair else 1 << 20)
+        client.sock.sendall(client.out.seal_all(data))
+        client.sock.close()
+        if make == tcp_pair:
+            time.sleep(3)  # past the time that a peer has to end
+            cpu, slept = cpu_time(dec), times_slept(dec)
+            time.sleep(1)
+            expect("still there", dec.poll(), None)
+            if cpu_time(dec) - cpu > 0.3 or times_slept(dec) - slept > 20:
+                raise Wrong("woken %d times in a second, %.2f s of CPU" % (times_slept(dec) - slept, cpu_time(dec) - cpu))
+        else:
+            finish(dec, 0, seconds=4)
+        ours.settimeout(LIMIT * SLOW)
+        expect("all data", get(ours, len(data)) == data, True)
+        ended(ours)
+        if make == tcp_pair:
+            finish(dec, 0, seconds=4)
+
+
 # --- the near side --------------------------------------------------------------------------------------
 
 
@@ -921,6 +1095,24 @@ def near_pty():
             finish(enc, 0, seconds=2)
             finish(dec, 0, seconds=2)
             os.close(master)
+
+
+@case
+def near_terminal_is_not_taken():
+    """A terminal that we write to does not become the controlling terminal of a session without one."""
+    master, slave = pty.openpty()
+    wire, far = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    silent, _open = os.pipe()
+    enc = spawn("enc", (silent, slave), far, start_new_session=True)
+    server = Peer(wire, False, SHARED)
+    server.shake()
+    wire.sendall(server.out.seal(b"x"))
+    expect("what came", os.read(master, 1), b"x")
+    with open("/proc/%d/stat" % enc.pid) as file:
+        expect("its controlling terminal", file.read().rsplit(")", 1)[1].split()[4], "0")
+    enc.kill()
+    enc.wait()
 
 
 @case

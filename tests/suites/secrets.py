@@ -10,11 +10,12 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
 import held
 from held import peer
-from suite import ROOT, Skip, Wrong, case, expect, main, needs
+from suite import ROOT, Skip, Wrong, both, case, expect, main, needs
 
 # The process's own and libcrypto's copies have other shapes than the secrets themselves.
 
@@ -309,6 +310,28 @@ def in_a_core():
     needs("gcore")
     for role in held.ROLES:
         play(role, "ucspi", core)
+
+
+@both
+def delivered_plaintext(role):
+    """What a silent connection has delivered, in either direction, is no longer in its memory."""
+    can_look()
+    run = held.Run(role, "ucspi")
+    run.authenticate()
+    out, into = os.urandom(5000), os.urandom(5000)
+    run.plain.sendall(out)
+    size = 0
+    while size < len(out):
+        size += len(run.peer.take_packet())
+    run.wire.sendall(run.peer.out.seal_all(into))
+    expect("delivered", run.plain.recv(len(into), held.socket.MSG_WAITALL) == into, True)
+    pieces = {name: [data[i : i + 16] for i in range(0, 5000, 16)] for name, data in (("out", out), ("into", into))}
+    present("just delivered", memory(run.pid), pieces, ["out", "into"])
+    limit = time.monotonic() + held.WAIT
+    while there := search(memory(run.pid), pieces):
+        if time.monotonic() > limit:
+            raise Wrong("plaintext stays in memory: %s" % there)
+    run.stop()
 
 
 if __name__ == "__main__":
