@@ -80,17 +80,15 @@ static int lost(const struct handshake *h, struct outcome *outcome)
 		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
 		return fail(outcome, EX_TEMPFAIL,
-		    "the handshake did not finish in time: no "
-		    "(full) answer from the %s",
-		    h->peer);
+		    "the handshake timed out: no complete answer from the %s", h->peer);
 	if (!h->nonce_received)
 		return fail(outcome, EX_NOPERM,
 		    "the %s closed the connection before the handshake: "
-		    "it is not spiped, or in trouble of its own",
+		    "it is not spiped, or it failed",
 		    h->peer);
 	return fail(outcome, EX_NOPERM,
-	    "the %s closed the connection during the handshake: most "
-	    "likely it has another key; else its own log tells",
+	    "the %s closed the connection during the handshake: "
+	    "it probably has a different key; see its log",
 	    h->peer);
 }
 
@@ -106,15 +104,11 @@ static int check_value(struct handshake *h, struct outcome *outcome)
 
 	if (kind == DH_INVALID)
 		return fail(outcome, EX_NOPERM,
-		    "the %s sent a number outside the group: it is "
-		    "not spiped",
-		    h->peer);
+		    "the %s sent a number outside the group: it is not spiped", h->peer);
 	h->forward_secret = h->pfs && kind == DH_SOUND;
 	if (h->require_pfs && !h->forward_secret)
 		return fail(outcome, EX_NOPERM,
-		    "the %s offers no forward secrecy, and it is "
-		    "required here",
-		    h->peer);
+		    "the %s does without forward secrecy, which is required here", h->peer);
 	return 0;
 }
 
@@ -123,7 +117,7 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t 
     int64_t deadline, struct outcome *outcome)
 {
 	if (random_bytes(ours, NONCE_SIZE) != 0 || random_bytes(h->x, sizeof(h->x)) != 0)
-		return fail(outcome, EX_OSERR, "no randomness from the kernel: %s",
+		return fail(outcome, EX_OSERR, "cannot get random bytes from the kernel: %s",
 		    strerror(errno));
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
@@ -151,7 +145,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM,
 		    "the server did not prove that it holds the key: "
-		    "it has another one, or is not spiped");
+		    "it has a different one, or it is not spiped");
 	if (check_value(h, outcome) != 0)
 		return -1;
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
@@ -171,8 +165,8 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	index = handshake_find_key(h, secrets, count);
 	if (index == -1)
 		return fail(outcome, EX_NOPERM,
-		    "the client did not prove that it holds %s: it "
-		    "has another one, or is not spiped",
+		    "the client did not prove that it holds %s: "
+		    "it has a different one, or it is not spiped",
 		    count == 1 ? "the key" : "a key");
 	*found = (size_t)index;
 	return check_value(h, outcome);
