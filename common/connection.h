@@ -18,7 +18,7 @@
 /*
  *            plaintext           encrypted           plaintext
  *     client --------- spipe-enc --------- spipe-dec --------- service
- *                   near       far      near       far
+ *                 near           far  near           far
  *
  * The near side is what the supervisor passed to us, the far side what we reach ourselves. The wire,
  * the encrypted side, is the far side of spipe-enc and the near side of spipe-dec.
