@@ -249,7 +249,6 @@ static void from_environment(struct peer *peer)
 		{ "SOCAT_PEERADDR", "SOCAT_PEERPORT", "SOCAT_SOCKADDR", "SOCAT_SOCKPORT" },
 	};
 
-	memset(peer, 0, sizeof(*peer));
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (from_variables(&peer->remote, names[i][0], names[i][1]) == 0) {
 			from_variables(&peer->local, names[i][2], names[i][3]);
@@ -268,8 +267,12 @@ void peer_learn(struct peer *peer, int fd)
 	size = sizeof(from);
 	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
 		address_from(&peer->local, &from, size);
-	/* socat hands us a socketpair of its own; the connection's addresses are in the environment. */
-	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
+	/*
+	 * Of a connection that has been reset already the kernel knows no more, and socat hands us a
+	 * socketpair of its own: the addresses are in the environment.
+	 */
+	if (peer->remote.family == AF_UNSPEC ||
+	    (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0'))
 		from_environment(peer);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define LISTEN_FDS_START 3
@@ -56,13 +57,22 @@ int descriptors_check(int fd, bool writing, const char *side, struct outcome *ou
 	return 0;
 }
 
-/* Is stderr the same socket as fd or, if `by_pipe`, the same pipe? */
+/* A terminal in raw mode carries data; any other is read by a person. */
+static bool is_raw_terminal(int fd)
+{
+	struct termios modes;
+
+	return tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON) == 0;
+}
+
+/* Does stderr lead where fd does: to a socket, a raw terminal or, if `by_pipe`, a pipe? */
 static bool is_stderr(int fd, bool by_pipe)
 {
 	struct stat ours, theirs;
 
 	return fstat(fd, &ours) == 0 && fstat(STDERR_FILENO, &theirs) == 0 &&
-	    (S_ISSOCK(ours.st_mode) || (by_pipe && S_ISFIFO(ours.st_mode))) &&
+	    (S_ISSOCK(ours.st_mode) || (by_pipe && S_ISFIFO(ours.st_mode)) ||
+		is_raw_terminal(fd)) &&
 	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 

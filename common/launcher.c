@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "connect.h"
+#include "sandbox.h"
 #include "secret.h"
 #include "wait.h"
 
@@ -56,6 +57,7 @@ static void become(const struct errand *errand, struct outcome *outcome)
 {
 	setenv("SPIPE_KEY", errand->key, 1);
 	unsetenv("NOTIFY_SOCKET");
+	sandbox_confine_command(getenv("CREDENTIALS_DIRECTORY"));
 	unsetenv("CREDENTIALS_DIRECTORY");
 	secret_unharden();
 	execvp(errand->to.command[0], errand->to.command);

@@ -8,6 +8,7 @@
 #include "address.h"
 #include "packet.h"
 #include "parse.h"
+#include "sandbox.h"
 #include "wait.h"
 
 #define TIMEOUT_DEFAULT (5 * SECOND)
@@ -102,12 +103,6 @@ static const char systemd_built[] = "yes";
 #else
 static const char systemd_built[] = "no";
 #endif
-#ifdef NO_SANDBOX
-static const char sandbox_built[] = "no";
-#else
-static const char sandbox_built[] = "yes";
-#endif
-
 static void show(int letter, enum role role)
 {
 	if (letter == 'h') {
@@ -117,7 +112,7 @@ static void show(int letter, enum role role)
 	}
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: %s; sandbox: %s)\n",
 	    role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend(), systemd_built,
-	    sandbox_built);
+	    sandbox_built() ? "yes" : "no");
 }
 
 /* Is `text` an address to connect to or, if `local`, to connect from? */

@@ -1,7 +1,9 @@
 #include "sandbox.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
@@ -11,6 +13,8 @@
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -30,6 +34,25 @@
 #elif defined(__riscv) && __riscv_xlen == 64
 #define ARCHITECTURE AUDIT_ARCH_RISCV64
 #endif
+
+/* As of the interface's version 6; earlier kernels know its beginning. */
+struct ruleset {
+	uint64_t handled_access_fs, handled_access_net, scoped;
+};
+#ifndef LANDLOCK_SCOPE_SIGNAL
+#define LANDLOCK_SCOPE_SIGNAL (1ULL << 1)
+#endif
+
+/* A Landlock ruleset, or -1 where the kernel has none of what is asked for. */
+static int create_ruleset(uint64_t access, uint64_t scoped)
+{
+	struct ruleset ruleset = { .handled_access_fs = access, .scoped = scoped };
+	long version = syscall(__NR_landlock_create_ruleset, NULL, 0,
+	    LANDLOCK_CREATE_RULESET_VERSION);
+
+	return (int)syscall(__NR_landlock_create_ruleset, &ruleset,
+	    version < 6 ? sizeof(ruleset.handled_access_fs) : sizeof(ruleset), 0);
+}
 
 #ifdef ARCHITECTURE
 
@@ -134,16 +157,18 @@ static int filter_calls(pid_t child)
 /* A second barrier behind the filter: Landlock forbids opening any path. */
 static void forbid_files(void)
 {
-	struct landlock_ruleset_attr none = {
-		/* Everything that the first version of the interface knows. */
-		.handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1,
-	};
-	int ruleset = (int)syscall(__NR_landlock_create_ruleset, &none, sizeof(none), 0);
+	/* Everything that the first version of the interface knows. */
+	int ruleset = create_ruleset((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1, 0);
 
 	if (ruleset == -1)
 		return;
 	syscall(__NR_landlock_restrict_self, ruleset, 0);
 	close(ruleset);
+}
+
+bool sandbox_built(void)
+{
+	return true;
 }
 
 int sandbox_enter(pid_t child, const char **missing)
@@ -161,6 +186,11 @@ int sandbox_enter(pid_t child, const char **missing)
 
 #else
 
+bool sandbox_built(void)
+{
+	return false;
+}
+
 int sandbox_enter(pid_t child, const char **missing)
 {
 	(void)child;
@@ -169,3 +199,52 @@ int sandbox_enter(pid_t child, const char **missing)
 }
 
 #endif
+
+/* Allow reading what is in the directory `path`, except the entry `except`, `size` bytes long. */
+static void allow_siblings(int ruleset, const char *path, const char *except, size_t size)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+
+	while (directory != NULL && (entry = readdir(directory)) != NULL) {
+		struct landlock_path_beneath_attr rule = {
+			.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE
+		};
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		    (strncmp(entry->d_name, except, size) == 0 && entry->d_name[size] == '\0'))
+			continue;
+		rule.parent_fd = openat(dirfd(directory), entry->d_name, O_PATH | O_CLOEXEC);
+		if (rule.parent_fd == -1)
+			continue;
+		syscall(__NR_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+		close(rule.parent_fd);
+	}
+	if (directory != NULL)
+		closedir(directory);
+}
+
+void sandbox_confine_command(const char *directory)
+{
+	char path[PATH_MAX] = "/";
+	size_t end = 1; /* of the part of `directory` that is in `path` */
+	int ruleset;
+
+	if (directory == NULL && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		return;
+	/* Landlock only allows: all that is beside each part of the path. */
+	ruleset = create_ruleset(directory != NULL ? LANDLOCK_ACCESS_FS_READ_FILE : 0,
+	    LANDLOCK_SCOPE_SIGNAL);
+	if (ruleset == -1)
+		return;
+	while (directory != NULL && directory[end] != '\0' && end < sizeof(path)) {
+		size_t size = strcspn(directory + end, "/");
+
+		allow_siblings(ruleset, path, directory + end, size);
+		end += size + (directory[end + size] == '/');
+		snprintf(path, sizeof(path), "%.*s", (int)end, directory);
+	}
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	syscall(__NR_landlock_restrict_self, ruleset, 0);
+	close(ruleset);
+}

@@ -308,3 +308,40 @@ held() {
 		'import os, time; os.setpgid(0, os.getpgid(os.getppid())); print(os.getpid(), file=open("pid", "w")); time.sleep(60)' </dev/null
 	! kill -0 "$(cat pid)"
 }
+
+# landlock_version: the kernel's, 0 for none.
+landlock_version() {
+	/usr/bin/python3 -c '
+import ctypes
+print(max(0, ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint(1))))'
+}
+
+@test "a command cannot read the credentials, but all else" {
+	[ "$(landlock_version)" -ge 1 ] || skip "no Landlock in this kernel"
+	mkdir -p run/credentials/unit run/credentials/other
+	cp key run/credentials/unit/
+	for file in run/file run/credentials/file run/credentials/other/file run/credentials/unitfile; do
+		echo "$file" >"$file"
+	done
+	export CREDENTIALS_DIRECTORY=$PWD/run/credentials/unit
+	listen dec "$DEC" -k key -- sh -c '
+		cd "$0" && cat /etc/passwd run/file run/credentials/file run/credentials/other/file run/credentials/unitfile
+		cat run/credentials/unit/key
+		echo "status $?"' "$PWD"
+	unset CREDENTIALS_DIRECTORY
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null >out
+	cat /etc/passwd run/file run/credentials/file run/credentials/other/file run/credentials/unitfile - <<<"status 1" |
+		cmp - out
+	grep -q "run/credentials/unit/key: Permission denied" dec.err
+}
+
+@test "a command cannot signal the filter where no_new_privs is set" {
+	[ "$(landlock_version)" -ge 6 ] || skip "this kernel's Landlock cannot confine signals"
+	listen dec setpriv --no-new-privs "$DEC" -k key -- sh -c 'kill -0 $PPID; echo "status $?"; sleep 1000 & kill $!; echo "status $?"'
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null >out
+	[ "$(cat out)" = "$(printf 'status 1\nstatus 0')" ]
+	# set-user-ID programs keep working elsewhere
+	listen plain "$DEC" -k key -- sh -c 'kill -0 $PPID; echo "status $?"; grep NoNewPrivs /proc/self/status'
+	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null >out
+	[ "$(cat out)" = "$(printf 'status 0\nNoNewPrivs:\t0')" ]
+}

@@ -257,3 +257,40 @@ os.execv(sys.argv[3], sys.argv[3:])"
 	run -64 --separate-stderr sh -c 'exec "$@" 6<file 7<file' sh "$ENC" -k key </dev/null
 	[[ $stderr =~ 'descriptor 7, the far side, is open for reading only' ]]
 }
+
+@test "a raw terminal that is wire and stderr at once gets no diagnostics, one that is read by a person does" {
+	/usr/bin/python3 -c '
+import os, pty, sys, tty
+for raw in True, False:
+    pid, master = pty.fork()
+    if pid == 0:
+        if raw:
+            tty.setraw(0)
+        os.execv(sys.argv[1], [sys.argv[1], "-k", "missing", "cat"])
+    said = b""
+    try:
+        while more := os.read(master, 1000):
+            said += more
+    except OSError:
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 78
+    assert (b"missing" in said) != raw, (raw, said)
+' "$DEC"
+}
+
+@test "a connection that has been reset already is known by what the supervisor says" {
+	cat >reset.py <<-'EOF'
+		import os, socket, struct, sys
+		server = socket.create_server(("127.0.0.1", 0))
+		client = socket.create_connection(server.getsockname())
+		connection, _ = server.accept()
+		client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+		client.close()
+		os.dup2(connection.fileno(), 0)
+		os.dup2(connection.fileno(), 1)
+		os.environ.update(TCPREMOTEIP="192.0.2.9", TCPREMOTEPORT="4321")
+		os.execv(sys.argv[1], sys.argv[1:])
+	EOF
+	! /usr/bin/python3 reset.py "$DEC" --verbose -k key -t 127.0.0.1:1 2>dec.err
+	grep -q '^spipe-dec: 192\.0\.2\.9:4321 key -: ' dec.err
+}
