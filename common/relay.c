@@ -318,7 +318,7 @@ static void release_buffers(struct state *s)
  */
 static struct pollfd watch(const struct end *end, short events)
 {
-	bool ignored = events == 0 && (end->hung_up || end->kind == END_SHARED);
+	bool ignored = events == 0 && end->hung_up;
 
 	return (struct pollfd){ .fd = ignored ? -1 : end->fd, .events = events };
 }

@@ -764,6 +764,20 @@ def command_fails_after_slow_output():
 
 
 @case
+def command_leaves_input_after_slow_output():
+    """The same for one that exits well but has not read all: its output arrives whole, then comes the break."""
+    size = 1 << 20
+    client, dec = dec_alone(["sh", "-c", "head -c 1 >/dev/null; head -c %d /dev/zero" % size])
+    client.sock.sendall(client.out.seal(b"1 is read, these are not"))
+    time.sleep(0.5)
+    got = 0
+    while got < size:
+        got += len(client.take_packet())
+    expect("then", drain(client.sock), (b"", "reset"))
+    finish(dec, 74, says="without reading all its input")
+
+
+@case
 def command_closes_its_input():
     """A command that reads no more but goes on writing: what it is sent then is lost, and that is a break at once."""
     code = "import socket,time; s=socket.socket(fileno=0); s.shutdown(socket.SHUT_RD); s.sendall(b'x'); time.sleep(60)"
@@ -814,6 +828,60 @@ def command_of_enc_is_reset():
 def until_readable(sock):
     if not select.select([sock], [], [], LIMIT * SLOW)[0]:
         raise Wrong("nothing came")
+
+
+@case
+def good_data_before_a_reset():
+    """Data that arrived before a reset is delivered, although both are there when we look."""
+    for plain_first in True, False:
+        ours, far = tcp_pair()
+        ours.settimeout(LIMIT * SLOW)
+        client, dec = dec_alone(far=far)
+        far.close()
+        dec.send_signal(signal.SIGSTOP)
+        eventually_stopped(dec)
+        if plain_first:
+            ours.sendall(b"data")
+            reset(ours)
+        else:
+            client.sock.sendall(client.out.seal(b"data"))
+            reset(client.sock)
+        dec.send_signal(signal.SIGCONT)
+        expect("delivered", client.take_packet() if plain_first else get(ours, 4), b"data")
+        expect("then", drain(client.sock if plain_first else ours), (b"", "reset"))
+        finish(dec, 74)
+
+
+def eventually_stopped(process):
+    end = time.monotonic() + LIMIT * SLOW
+    while open("/proc/%d/stat" % process.pid).read().rsplit(")", 1)[1].split()[0] != "T":
+        if time.monotonic() > end:
+            raise Wrong("it does not stop")
+        time.sleep(0.01)
+
+
+@case
+def ignored_signals_stay_ignored():
+    """As under nohup and in a shell's background jobs: SIGHUP, SIGINT and SIGQUIT then do nothing; SIGTERM ends us."""
+    numbers = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT
+
+    def ignore():
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    ours, far = tcp_pair()
+    wire, theirs = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    dec = spawn("dec", theirs, far, preexec_fn=ignore)
+    client = Peer(wire, True, SHARED)
+    client.shake()
+    for number in numbers:
+        dec.send_signal(number)
+        time.sleep(0.05)  # one that counts would forbid reading from now on, or in 2 s
+        ours.sendall(b"x")
+        expect("what came", client.take_packet(), b"x")
+    dec.terminate()
+    finish(dec, -signal.SIGTERM)
 
 
 @case
@@ -968,6 +1036,39 @@ def near_pipe_reader_goes():
 
 
 @case
+def near_pipe_not_read():
+    """A full pipe that nobody reads holds up neither the other direction nor a signal."""
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    wire, far = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    enc = spawn("enc", (in_read, out_write), far)
+    server = Peer(wire, False, SHARED)
+    server.shake()
+    wire.sendall(server.out.seal_all(bytes(200000)))
+    while select.select([], [out_write], [], 0.1)[1]:
+        pass
+    os.write(in_write, b"x")
+    expect("the other direction", server.take_packet(), b"x")
+    enc.terminate()
+    finish(enc, -signal.SIGTERM, seconds=4)
+
+
+@case
+def near_two_sockets():
+    """The near side as two sockets: what is read and what is written keep apart, and both end cleanly."""
+    source, near_in = tcp_pair()
+    sink, near_out = tcp_pair()
+    sink.settimeout(LIMIT * SLOW)
+    enc, dec = echo_through((near_in, near_out), sink.fileno(), source.fileno(),
+                            lambda: source.shutdown(socket.SHUT_WR))
+    finish(enc, 0)
+    finish(dec, 0)
+    for sock in near_in, near_out:
+        expect("SO_LINGER after the end", linger(sock)[0], 0)
+
+
+@case
 def near_socketpair():
     """The near side as a UNIX socket."""
     app, near = socket.socketpair()
@@ -1095,24 +1196,6 @@ def near_pty():
             finish(enc, 0, seconds=2)
             finish(dec, 0, seconds=2)
             os.close(master)
-
-
-@case
-def near_terminal_is_not_taken():
-    """A terminal that we write to does not become the controlling terminal of a session without one."""
-    master, slave = pty.openpty()
-    wire, far = tcp_pair()
-    wire.settimeout(LIMIT * SLOW)
-    silent, _open = os.pipe()
-    enc = spawn("enc", (silent, slave), far, start_new_session=True)
-    server = Peer(wire, False, SHARED)
-    server.shake()
-    wire.sendall(server.out.seal(b"x"))
-    expect("what came", os.read(master, 1), b"x")
-    with open("/proc/%d/stat" % enc.pid) as file:
-        expect("its controlling terminal", file.read().rsplit(")", 1)[1].split()[4], "0")
-    enc.kill()
-    enc.wait()
 
 
 @case
