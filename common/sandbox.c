@@ -200,7 +200,7 @@ int sandbox_enter(pid_t child, const char **missing)
 
 #endif
 
-/* Allow reading what is in the directory `path`, except the entry `except`, `size` bytes long. */
+/* Allow reading everything in the directory `path` but the entry `except`, `size` bytes long. */
 static void allow_siblings(int ruleset, const char *path, const char *except, size_t size)
 {
 	DIR *directory = opendir(path);
@@ -232,7 +232,7 @@ void sandbox_confine_command(const char *directory)
 
 	if (directory == NULL && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
 		return;
-	/* Landlock only allows: all that is beside each part of the path. */
+	/* Landlock has no rule to deny something: allow everything beside each part of the path. */
 	ruleset = create_ruleset(directory != NULL ? LANDLOCK_ACCESS_FS_READ_FILE : 0,
 	    LANDLOCK_SCOPE_SIGNAL);
 	if (ruleset == -1)

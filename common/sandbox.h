@@ -8,19 +8,20 @@
 bool sandbox_built(void);
 
 /*
- * From here on this process can use the descriptors it has, and no more: no file is opened, no
- * socket made or connected, no program run, no process looked into. A seccomp allow-list, no new
- * privileges, and an empty Landlock ruleset where the kernel has it. `child` is the only process
- * group that may be signalled (0: none). Returns 0, or -1 with *missing naming what the kernel
- * lacks.
+ * From here on this process can only use the descriptors that it has: it cannot open files, create
+ * or connect sockets, run programs, or trace processes. This is done with a seccomp allow-list, no
+ * new privileges, and an empty Landlock ruleset if the kernel has Landlock. `child` is the only
+ * process group that may be signalled (0: none). Returns 0, or -1 with *missing naming what the
+ * kernel lacks.
  */
 int sandbox_enter(pid_t child, const char **missing);
 
 /*
- * For a command that shares its user with the filter and with other connections: from here on
- * this process cannot read the files in `directory` (an absolute path, or NULL), nor signal a process that
- * is not its descendant, as far as the kernel's Landlock can (5.13 and 6.12). Does nothing without a directory
- * unless no_new_privs is set already: it has to be, and set-user-ID programs lose their rights by it.
+ * Confine a command, which runs as the same user as the filter and other connections: from here on this
+ * process cannot read the files in `directory` (an absolute path, or NULL), and cannot signal processes
+ * other than its descendants. The first needs Linux 5.13, the second 6.12; otherwise nothing happens.
+ * Sets no_new_privs, with which set-user-ID programs lose their rights; without a directory it
+ * therefore does nothing unless that is set already.
  */
 void sandbox_confine_command(const char *directory);
 
