@@ -144,7 +144,6 @@ deps:
 	tests/tools/deps $(GROUPS)
 
 bench: all
-	$(MAKE) BUILD=$(BUILD)-static STATIC=yes WITH_SYSTEMD=no
 	BUILD=$(BUILD) BENCH=$(BENCH) tests/bench/run
 
 lint:

@@ -1,9 +1,8 @@
 #!/usr/bin/python3
 """Our tunnel beside others, measured in one run; `make bench` calls this.
 
-All contenders stand at once and take turns, round after round, so that a slow
-minute of the machine hits all of them; every figure is the median of its rounds.
-Everything is on the loopback interface, on free ports, and ends with this program.
+All contenders stand at once and take turns, round after round, so that a slow minute of the machine hits all of them;
+every figure is the median of its rounds. Everything is on the loopback interface and ends with this program.
 """
 
 import argparse
@@ -13,7 +12,6 @@ import os
 import platform
 import pwd
 import re
-import select
 import shutil
 import signal
 import socket
@@ -25,20 +23,27 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOST = "127.0.0.1"
-HOST_PORT = "[127.0.0.1]:%d"
+HOST_PORT = "127.0.0.1:%d"
 
 # --- settings of a full and of a quick run ------------------------------------
 
 Settings = collections.namedtuple(
-    "Settings", "rounds flow_ms trip_ms sparse_ms open_ms open_most spawns tunnels limit")
-FULL = Settings(5, 700, 250, 400, 600, 2000, 60, (1, 10, 100), 900)
-QUICK = Settings(3, 350, 100, 200, 300, 800, 30, (1, 100), 180)
+    "Settings", "rounds flow_ms trip_ms sparse_ms open_ms spawns tunnels idle flood_ms sources limit")
+FULL = Settings(5, 500, 200, 300, 600, 40, 100, 1000, 8000, (1, 20, 250), 1500)
+QUICK = Settings(3, 300, 100, 150, 300, 20, 100, 1000, 2500, (20,), 300)
 
-MANY = ("spiped", "stunnel", "ours-pass", "ours-fds", "mb-fds")  # in a quick run
-SIZES = (1, 100, 4096)
-QUIET = 10  # seconds of silence before memory is read again
-BULK = 100_000_000  # bytes through each tunnel before that
-HELD = 4  # tunnels whose memory is read
+SIZES = (1, 4096)
+RATES = (300, 1000)  # strangers a second
+TARGET = 9000  # where the tunnels of tests/bench/run lead
+
+# The tunnels that run makes under systemd: their entry, and for strangers that of the decrypting end.
+UNITS = {
+    "spiped units": (7001, 8001),
+    "dec line": (7002, 8002),
+    "enc line": (7003, None),
+    "dec and enc lines": (7004, None),
+}
+LINE = "spipe-line-dec"
 
 # --- processes ----------------------------------------------------------------
 
@@ -111,49 +116,38 @@ def stop(processes):
 
 
 def clean_up():
-    global made_run_sshd
     signal.alarm(0)
     stop(running)
     running.clear()
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
     if made_run_sshd:
-        try:
-            os.rmdir("/run/sshd")
-        except OSError:
-            pass
-        made_run_sshd = False
+        os.rmdir("/run/sshd")
 
 
-def cpu_exact(pids):
-    """CPU seconds of the living threads, from the scheduler's own count in nanoseconds."""
-    total = 0
-    for pid in pids:
-        try:
-            for task in os.listdir("/proc/%d/task" % pid):
-                with open("/proc/%d/task/%s/schedstat" % (pid, task)) as file:
-                    total += int(file.read().split()[0])
-        except OSError:
-            pass
-    return total / 1e9
+def inside(*argv):
+    """Runs a command in the container of the units."""
+    subprocess.run(["nsenter", "-t", os.environ["INIT"], "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", "--", *argv],
+                   stdin=subprocess.DEVNULL, check=False)
 
 
-def cpu_with_children(pids):
-    """CPU seconds of processes, their ended threads and reaped children; in steps of 10 ms."""
-    ticks = 0
-    for pid in pids:
-        fields = stat_fields(pid)
-        if fields:
-            ticks += sum(int(f) for f in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def cpu_used(group=""):
+    """CPU seconds of all processes, living or ended, of a group below that of this run."""
+    if not os.environ.get("BENCH_GROUP"):
+        return None
+    with open(os.path.join(os.environ["BENCH_GROUP"], group, "cpu.stat")) as file:
+        return int(file.readline().split()[1]) / 1e6
 
 
-def private_dirty(pid):
-    """KiB of private dirty memory."""
+def cpu_since(before, group=""):
+    return None if before is None else cpu_used(group) - before
+
+
+def private(pid):
+    """KiB of memory that no other process has."""
     try:
         with open("/proc/%d/smaps_rollup" % pid) as file:
-            found = re.search(r"^Private_Dirty: +(\d+)", file.read(), re.M)
-            return int(found.group(1)) if found else 0
+            return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty): +(\d+)", file.read(), re.M))
     except OSError:
         return 0
 
@@ -212,6 +206,11 @@ class Contender:
         return [n for n in self.needs if not find(n)]
 
     def listen(self, argv, port):
+        """Starts a process in a control group of this contender, and waits until it listens."""
+        if os.environ.get("BENCH_GROUP"):
+            group = os.path.join(os.environ["BENCH_GROUP"], self.key)
+            os.makedirs(group, exist_ok=True)
+            argv = ["sh", "-c", "echo 0 >$0/cgroup.procs && exec \"$@\"", group, *argv]
         self.processes.append(start(argv))
         wait_for_listener(port, self.processes)
 
@@ -232,6 +231,14 @@ class Direct(Contender):
         self.port = target
 
 
+class Unit(Contender):
+    """Runs already, under systemd."""
+
+    def __init__(self, key):
+        super().__init__(key, key)
+        self.port, self.wire = UNITS[key]
+
+
 class Spiped(Contender):
     needs = ("spiped",)
 
@@ -239,7 +246,7 @@ class Spiped(Contender):
         middle = free_port()
         for side, source, to in (("-d", middle, target), ("-e", self.port, middle)):
             self.listen(["spiped", "-F", side, "-n", "0", "-k", keyfile,
-                         "-s", HOST_PORT % source, "-t", HOST_PORT % to], source)
+                         "-s", "[127.0.0.1]:%d" % source, "-t", "[127.0.0.1]:%d" % to], source)
 
 
 class Stunnel(Contender):
@@ -285,80 +292,35 @@ class Ssh(Contender):
                      pwd.getpwuid(os.getuid()).pw_name + "@127.0.0.1"], self.port)
 
 
-class Socat(Contender):
-    needs = ("socat", "openssl")
-
-    def run(self, target):
-        middle = free_port()
-        certificate = os.path.join(scratch, "certificate")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
-                        "/CN=bench", "-keyout", certificate + ".key", "-out", certificate],
-                       check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        listen = "bind=127.0.0.1,fork,reuseaddr,backlog=256,nodelay"
-        self.listen(["socat", "-b", "65536",
-                     "OPENSSL-LISTEN:%d,%s,verify=0,cert=%s,key=%s.key"
-                     % (middle, listen, certificate, certificate),
-                     "TCP:127.0.0.1:%d,nodelay" % target], middle)
-        self.listen(["socat", "-b", "65536", "TCP-LISTEN:%d,%s" % (self.port, listen),
-                     "OPENSSL:127.0.0.1:%d,verify=0,nodelay" % middle], self.port)
-
-
 class Ours(Contender):
-    """mode: command (nc -N relays), pass (-p with nc -F) or fds (tcpclient, fds 6 and 7)."""
+    """How: `listen` (a listening near side and -t), `tcpserver` (with -t), `command` (listening, nc -N relays)."""
 
-    def __init__(self, key, label, build, mode, supervisor="tcpserver"):
+    def __init__(self, key, label, build, how="listen"):
         super().__init__(key, label)
-        self.build, self.mode, self.supervisor = build, mode, supervisor
-        self.needs = (supervisor, "tcpclient" if mode == "fds" else netcat())
+        self.build, self.how = build, how
+        self.needs = {"tcpserver": ("tcpserver",), "command": ("systemd-socket-activate", netcat())}.get(
+            how, ("systemd-socket-activate",))
 
     def missing(self):
         return super().missing() + [
-            p for p in ("spipe-enc", "spipe-dec")
-            if not os.access(os.path.join(self.build, p), os.X_OK)]
-
-    def filter(self, role, to):
-        return end_command(self.build, role, self.mode, str(to))
+            p for p in ("spipe-enc", "spipe-dec") if not os.access(os.path.join(self.build, p), os.X_OK)]
 
     def run(self, target):
         middle = free_port()
         for role, source, to in (("dec", middle, target), ("enc", self.port, middle)):
-            command = self.filter(role, to)
-            if self.mode == "fds":
-                command = ["tcpclient", "-H", "-R", "-l", "0", HOST, str(to)] + command
-            self.listen(getattr(self, "under_" + self.supervisor)(source, command), source)
-
-    def under_tcpserver(self, port, command):
-        return ["tcpserver", "-q", "-D", "-H", "-R", "-l", "0", "-c", "1000", "-b", "256",
-                HOST, str(port)] + command
-
-    def under_xinetd(self, port, command):
-        config = write("xinetd-%d" % port, (
-            "service bench-%d\n{\ntype = UNLISTED\nbind = 127.0.0.1\nport = %d\n"
-            "socket_type = stream\nprotocol = tcp\nwait = no\nuser = %s\ncps = 100000 1\n"
-            "instances = UNLIMITED\nper_source = UNLIMITED\nflags = NODELAY NOLIBWRAP\n"
-            "log_type = FILE /dev/null\nserver = %s\nserver_args = %s\n}\n"
-            % (port, port, pwd.getpwuid(os.getuid()).pw_name,
-               os.path.abspath(find(command[0])), " ".join(command[1:]))))
-        return [find("xinetd"), "-dontfork", "-f", config, "-pidfile", config + ".pid"]
-
-    def under_socat(self, port, command):
-        return ["socat", "TCP-LISTEN:%d,bind=127.0.0.1,fork,reuseaddr,backlog=256,nodelay" % port,
-                "EXEC:%s,nofork" % " ".join(command)]
+            argv = [os.path.abspath(os.path.join(self.build, "spipe-" + role)), "-k", keyfile]
+            if self.how == "tcpserver":
+                argv = ["tcpserver", "-q", "-D", "-H", "-R", "-l", "0", "-c", "1000", "-b", "256", HOST, str(source),
+                        *argv, "-t", HOST_PORT % to]
+            else:
+                argv = ["systemd-socket-activate", "-l", HOST_PORT % source, *argv, "-n", "2000"]
+                argv += [netcat(), "-N", HOST, str(to)] if self.how == "command" else ["-t", HOST_PORT % to]
+            self.listen(argv, source)
 
 
 def netcat():
     """OpenBSD's, by its whole path, as a unit names it."""
     return find("nc.openbsd") or find("nc") or "nc.openbsd"
-
-
-def end_command(build, role, mode, to):
-    argv = [os.path.join(build, "spipe-" + role), "-k", keyfile]
-    if mode == "command":
-        argv += [netcat(), "-N", HOST, to]
-    elif mode == "pass":
-        argv += ["-p", netcat(), "-F", HOST, to]
-    return argv
 
 
 # --- the load tool ------------------------------------------------------------
@@ -369,10 +331,12 @@ def numbers(line):
     return {k: float(v) for k, v in zip(words[::2], words[1::2])}
 
 
-def load(*words):
-    """Runs the load tool and returns the numbers it prints."""
-    process = start([tool, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                    text=True)
+def load_started(*words):
+    return start([tool, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                 text=True)
+
+
+def load_result(process):
     out, err = process.communicate()
     running.remove(process)
     if process.returncode != 0:
@@ -380,23 +344,9 @@ def load(*words):
     return numbers(out)
 
 
-def load_metered(contender, *words):
-    """The same, with the CPU seconds that the tunnel took meanwhile."""
-    process = start([tool, words[0], "-w", *map(str, words[1:])], stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, cpu = "", 0
-    if process.stdout.readline() == "ready\n":
-        pids = contender.pids()
-        before = cpu_exact(pids)
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        out = process.stdout.readline()
-        cpu = cpu_exact(pids) - before
-    _, err = process.communicate()
-    running.remove(process)
-    if process.returncode != 0:
-        raise RuntimeError(err.strip() or "load tool: status %d" % process.returncode)
-    return dict(numbers(out), cpu=cpu)
+def load(*words):
+    """Runs the load tool and returns the numbers it prints."""
+    return load_result(load_started(*words))
 
 
 def wait_until_calm(contender, count):
@@ -416,6 +366,8 @@ class Results:
         self.broken = []
 
     def add(self, measure, unit, contender, value):
+        if value is None:
+            return
         self.units[measure] = unit
         self.values.setdefault((measure, contender), []).append(value)
 
@@ -457,14 +409,69 @@ def rounds(measure, contenders, once):
 # --- what is measured ---------------------------------------------------------
 
 
+def measure_units(contenders):
+    """Through units, with all of their hardening; the CPU is that of everything in this run."""
+
+    def once(c):
+        before = cpu_used()
+        got = load("open", "-t", settings.open_ms, c.port)
+        time.sleep(0.2)
+        cpu = cpu_since(before)
+        if got["failed"]:
+            results.fail("units", c.key, "%d connections failed" % got["failed"])
+        results.add("units", "1/s", c.key, got["rate"])
+        results.add("units, CPU", "ms", c.key, cpu and cpu * 1e3 / max(got["connections"], 1))
+
+    def strangers(c):
+        for kind in ("leave", "wrong"):
+            before = cpu_used()
+            got = load("flood", "-k", kind, "-r", 200, "-a", 100, "-t", settings.open_ms, c.wire)
+            time.sleep(0.2)
+            cpu = cpu_since(before)
+            results.add("units, CPU, stranger: " + kind, "ms", c.key, cpu and cpu * 1e3 / max(got["made"], 1))
+
+    def first(c):
+        inside("systemctl", "stop", LINE + ".service")
+        time.sleep(0.3)
+        got = load("open", "-j", 1, "-m", 1, c.port)
+        results.add("units, first connection", "ms", c.key, got["median_ms"] if got["connections"] else None)
+        inside("systemctl", "stop", LINE + ".service")
+
+    rounds("units", contenders, once)
+    rounds("strangers", [c for c in contenders if c.wire], strangers)
+    rounds("first connections", [c for c in contenders if c.key == "dec line"], first)
+
+
+def measure_floods(contenders):
+    """Holders of a key, 20 a second, while strangers come."""
+    began = time.monotonic()
+    floods = [("quiet", 0, 1)] + [
+        (kind, rate, sources) for kind in ("wrong", "mixed") for rate in RATES for sources in settings.sources]
+    for kind, rate, sources in floods:
+        for c in contenders:
+            process = rate and load_started("flood", "-k", kind, "-r", rate, "-a", sources, "-t", settings.flood_ms,
+                                            c.wire)
+            got = load("open", "-j", 2, "-g", 100000, "-t", settings.flood_ms, c.port)
+            made = load_result(process) if process else {"rate": 0}
+            name = "flood %s %d %d" % (kind, rate, sources)
+            for what, unit, value in (("served", "", got["connections"]), ("refused", "", got["failed"]),
+                                      ("median", "ms", got["median_ms"] if got["connections"] else None),
+                                      ("rate", "1/s", made["rate"])):
+                results.add(name + " " + what, unit, c.key, value)
+            time.sleep(6 if kind == "mixed" else 1)  # until the silent ones have gone
+    print("bench: floods took %.0f s" % (time.monotonic() - began), file=sys.stderr)
+
+
 def measure_flow(contenders):
     def one_way(n):
         def once(c):
-            got = load_metered(c, "flow", "-n", n, "-t", settings.flow_ms, c.port)
+            before = cpu_used(c.key) if c.processes else None
+            got = load("flow", "-n", n, "-t", settings.flow_ms, c.port)
             results.add("one way, tunnels: %d" % n, "MB/s", c.key, got["rate"])
+            cpu = cpu_since(before, c.key)
             if n == 1:
-                results.add("tunnel's CPU, one way", "ms/MB", c.key,
-                            got["cpu"] * 1e9 / got["bytes"])
+                results.add("tunnel's CPU, one way", "ms/MB", c.key, cpu and cpu * 1e9 / got["bytes"])
+
         return once
 
     def both_ways(c):
@@ -473,154 +480,71 @@ def measure_flow(contenders):
 
     rounds("one way", contenders, one_way(1))
     rounds("both ways", contenders, both_ways)
-    some = contenders
-    if options.mode == "quick":
-        some = [c for c in contenders if c.key in MANY]
-    for n in settings.tunnels[1:]:
-        rounds("%d tunnels" % n, some, one_way(n))
+    rounds("%d tunnels" % settings.tunnels, contenders, one_way(settings.tunnels))
 
 
 def measure_trips(contenders):
     def once(c):
         for size in SIZES:
-            got = load_metered(c, "trip", "-s", size, "-t", settings.trip_ms, c.port)
+            got = load("trip", "-s", size, "-t", settings.trip_ms, c.port)
             results.add("round trip, %d bytes" % size, "us", c.key, got["median_us"])
-            if size == 1:
-                results.add("tunnel's CPU a round trip", "us", c.key,
-                            got["cpu"] * 1e6 / got["trips"])
-
-    def sparse(c):
-        got = load_metered(c, "trip", "-g", 1000, "-t", settings.sparse_ms, c.port)
+        got = load("trip", "-g", 1000, "-t", settings.sparse_ms, c.port)
         results.add("round trip, 1 byte, 1 ms apart", "us", c.key, got["median_us"])
-        results.add("tunnel's CPU a round trip, 1 ms apart", "us", c.key,
-                    got["cpu"] * 1e6 / got["trips"])
 
     rounds("round trip", contenders, once)
-    rounds("sparse round trip", contenders, sparse)
 
 
 def measure_opening(contenders):
     def once(c):
         count = len(c.pids())
-        before = cpu_with_children(c.pids())
-        got = load("open", "-t", settings.open_ms, "-m", settings.open_most, c.port)
+        before = cpu_used(c.key)
+        got = load("open", "-t", settings.open_ms, c.port)
         wait_until_calm(c, count)
-        cpu = cpu_with_children(c.pids()) - before
+        cpu = cpu_since(before, c.key)
         if got["failed"]:
             results.fail("new connections", c.key, "%d failed" % got["failed"])
         results.add("new connections", "1/s", c.key, got["rate"])
-        results.add("CPU a new connection", "ms", c.key, cpu * 1e3 / max(got["connections"], 1))
+        results.add("CPU a new connection", "ms", c.key, cpu and cpu * 1e3 / max(got["connections"], 1))
 
     rounds("new connections", contenders, once)
 
 
 def measure_spawn(builds):
     """CPU from spawn to exit, of nothing at all, of both ends, and of a refused stranger."""
-    began = time.monotonic()
-    gone = set()
-
-    def pair(name, build, mode):
-        got = load("pair", *(["-6"] if mode == "fds" else []), "-n", settings.spawns, "--",
-                   *end_command(build, "enc", mode, "{A}"), "--",
-                   *end_command(build, "dec", mode, "{B}"))
-        if got["enc_status"] or got["dec_status"]:
-            raise RuntimeError("exit statuses %(enc_status)d and %(dec_status)d" % got)
-        results.add("CPU of spipe-enc, spawn to exit", "us", name, got["enc_cpu_us"])
-        results.add("CPU of spipe-dec, spawn to exit", "us", name, got["dec_cpu_us"])
-        results.add("both ends up and one byte back", "us", name, got["wall_us"])
-
-    def stranger(name, build, mode):
-        got = load("stranger", *(["-6"] if mode == "fds" else []), "-n", settings.spawns, "--",
-                   *end_command(build, "dec", mode, "{B}"))
-        if got["status"] != 77:
-            raise RuntimeError("exit status %(status)d" % got)
-        results.add("CPU of a refused stranger", "us", name, got["cpu_us"])
-        results.add("spawn to nonce sent", "us", name, got["ready_us"])
-
+    nothing = os.path.join(options.build, "bench", "nothing")
     for _ in range(settings.rounds):
-        for name in ("nothing", "nothing-static"):
-            got = load("spawn", "-n", settings.spawns, "--", os.path.join(helpers, name))
-            results.add("CPU of a do-nothing program", "us", name, got["cpu_us"])
-        got = load("spawn", "-n", settings.spawns, "--", netcat(), "-h")
-        results.add("CPU of a do-nothing program", "us", "netcat", got["cpu_us"])
-        for label, build in builds:
-            for mode in ("fds", "pass", "command"):
-                for step in (pair, stranger):
-                    name = "%s-%s" % (label, mode)
-                    if (step, name) in gone:
-                        continue
-                    try:
-                        step(name, build, mode)
-                    except RuntimeError as error:
-                        results.fail("start-up", name, error)
-                        gone.add((step, name))
-    print("bench: start-up took %.0f s" % (time.monotonic() - began), file=sys.stderr)
+        got = load("spawn", "-n", settings.spawns, "--", nothing)
+        results.add("CPU of a do-nothing program", "us", "nothing", got["cpu_us"])
+        for key, build in builds:
+            enc, dec = ([os.path.join(build, "spipe-" + role), "-k", keyfile, "-t", to]
+                        for role, to in (("enc", "{A}"), ("dec", "{B}")))
+            got = load("pair", "-n", settings.spawns, "--", *enc, "--", *dec)
+            results.add("CPU of spipe-enc, spawn to exit", "us", key, got["enc_cpu_us"])
+            results.add("CPU of spipe-dec, spawn to exit", "us", key, got["dec_cpu_us"])
+            results.add("both ends up and one byte back", "us", key, got["wall_us"])
+            got = load("stranger", "-n", settings.spawns, "--", *dec)
+            results.add("CPU of a refused stranger", "us", key, got["cpu_us"])
 
 
-def measure_memory(contenders, target):
-    """Idle, busy, and after a lot of data and silence: all contenders are silent together."""
-    began = time.monotonic()
-    held = []
-    base = {}
-
-    def figures(c, pids):
-        """Memory by role: of our filters each, of the others' processes together, per end."""
-        if not isinstance(c, Ours):
-            rise = sum(private_dirty(p) for p in pids) - base[c.key]
-            return {"": rise / HELD / 2}
-        roles = collections.defaultdict(list)
-        for pid in pids:
-            name, fields = name_of(pid), stat_fields(pid)
-            if fields and name in ("spipe-enc", "spipe-dec"):
-                if name_of(int(fields[1])) == name:
-                    name += " (launcher)"
-                roles[name].append(private_dirty(pid))
-        return {" " + k: statistics.mean(v) for k, v in roles.items()}
-
-    def note(state, c, now):
-        for role, kib in now.items():
-            results.add("memory, " + state, "KiB", c.key + role, kib)
-
+def measure_memory(contenders):
+    """What a connection adds at one end, idle, with many of them."""
     for c in contenders:
-        if not isinstance(c, Ours):
-            # A daemon would serve from memory that earlier connections made it take.
-            stop(c.processes)
-            c.processes = []
-            c.open(target)
-            time.sleep(0.3)
-        base[c.key] = sum(private_dirty(p) for p in c.pids())
-        process = start([tool, "hold", "-n", str(HELD), "-m", str(BULK), str(c.port)],
-                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        before = {p: private(p) for p in c.pids()}
+        process = load_started("hold", "-n", settings.idle, c.port)
         if process.stdout.readline() != "ready\n":
             results.fail("memory", c.key, "tunnels did not open")
             continue
-        held.append((c, process))
-    time.sleep(0.3)
-    for c, process in held:
-        note("idle", c, figures(c, c.pids()))
-    quiet = []
-    for c, process in held:
-        pids = c.pids()
-        most = {}
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        end = time.monotonic() + 30
-        while time.monotonic() < end and not select.select([process.stdout], [], [], 0.02)[0]:
-            for role, kib in figures(c, pids).items():
-                most[role] = max(most.get(role, 0), kib)
-        if time.monotonic() >= end or process.stdout.readline() != "ready\n":
-            results.fail("memory", c.key, "the tunnel broke")
-            continue
-        note("busy", c, most)
-        quiet.append((c, process))
-    time.sleep(QUIET + 0.5)
-    for c, process in quiet:
-        note("%d s after %d MB" % (QUIET, BULK // 1_000_000), c, figures(c, c.pids()))
-    for c, process in held:
+        time.sleep(2)  # until buffers have been freed
+        memory = collections.Counter()
+        for pid in c.pids():
+            memory[name_of(pid)] += private(pid) - before.get(pid, 0)
+        for name, kib in memory.items():
+            ends = 1 if name.startswith("spipe-") else 2
+            results.add("memory, idle", "KiB", "%s %s" % (c.key, name), kib / settings.idle / ends)
         process.stdin.close()
         process.wait()
         running.remove(process)
-    print("bench: memory took %.0f s" % (time.monotonic() - began), file=sys.stderr)
+        wait_until_calm(c, len(before))
 
 
 # --- the report ---------------------------------------------------------------
@@ -664,11 +588,10 @@ def machine():
                                                  " ".join(use) or "no extensions known", memory),
         "system: %s, Linux %s, load at the start %.2f" % (
             system, platform.release(), load_at_start),
-        "programs: %s; spiped %s; stunnel %s; OpenSSH %s; socat %s; libcrypto %s; ucspi-tcp %s; "
-        "xinetd %s" % (first_line(os.path.join(options.build, "spipe-enc"), "--version"),
-                       package("spiped"), package("stunnel4"), package("openssh-client"),
-                       package("socat"), first_line("openssl", "version").split(" (")[0],
-                       package("ucspi-tcp"), package("xinetd")),
+        "programs: %s; spiped %s; stunnel %s; OpenSSH %s; libcrypto %s; ucspi-tcp %s; %s" % (
+            first_line(os.path.join(options.build, "spipe-enc"), "--version"), package("spiped"),
+            package("stunnel4"), package("openssh-client"), first_line("openssl", "version").split(" (")[0],
+            package("ucspi-tcp"), first_line("systemctl", "--version").split(" (")[0]),
         "stunnel negotiates TLS_AES_128_GCM_SHA256 with its PSK; spiped and ours use AES-256",
         "run: %s, %d rounds, medians; loopback, one machine for load, both ends and target"
         % (options.mode, settings.rounds),
@@ -683,14 +606,8 @@ def number(value):
     return "%.3g" % value
 
 
-def table(title, columns, keys, note=None):
-    """One row per contender, one column per measure."""
-    rows = [["", *[c[0] for c in columns]]]
-    for key in keys:
-        row = [number(results.get(c[1], key)) for c in columns]
-        if any(cell != "-" for cell in row):
-            rows.append([labels.get(key, key), *row])
-    if len(rows) == 1:
+def print_rows(title, rows, note=None):
+    if len(rows) < 2:
         return []
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     lines = ["", title]
@@ -700,6 +617,31 @@ def table(title, columns, keys, note=None):
         cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]
         lines.append("  " + "  ".join(cells).rstrip())
     return lines
+
+
+def table(title, columns, note=None, base=None):
+    """One row per contender, one column per measure; with `base`, each is followed by its ratio to that one's."""
+    rows = [["", *(head for c in columns for head in ([c[0], "of it"] if base else [c[0]]))]]
+    for key in all_keys():
+        row = []
+        for _, measure in columns:
+            row.append(number(results.get(measure, key)))
+            if base:
+                row.append(number(results.ratio(measure, key, base)))
+        if any(cell != "-" for cell in row):
+            rows.append([labels.get(key, key), *row])
+    return print_rows(title, rows, note)
+
+
+def floods():
+    rows = [["", "spiped: served", "refused", "median ms", "ours: served", "refused", "median ms"]]
+    for name in dict.fromkeys(m.rpartition(" ")[0] for m, _ in results.values if m.startswith("flood")):
+        _, kind, rate, sources = name.split()
+        rows.append(["%s, %s/s from %s" % (kind, rate, sources)] + [
+            number(results.get(name + " " + what, key))
+            for key in ("spiped units", "dec line") for what in ("served", "refused", "median")])
+    return print_rows("Holders of a key while strangers come, %.0f s each" % (settings.flood_ms / 1000), rows,
+                      "every other of the mixed ones sends a byte and stays; the rest send a wrong proof")
 
 
 def all_keys():
@@ -712,104 +654,67 @@ def all_keys():
 
 
 def tables():
-    keys = all_keys()
-    lines = []
-    lines += table(
-        "Throughput, MB/s (10^6 bytes)",
-        [("one way", "one way, tunnels: 1"), ("both ways", "both ways, tunnels: 1")]
-        + [("%d tunnels" % n, "one way, tunnels: %d" % n) for n in settings.tunnels[1:]]
-        + [("CPU ms/MB", "tunnel's CPU, one way")], keys)
-    lines += table(
-        "Round trip, microseconds, and the tunnel's CPU for one",
-        [("%d B" % s, "round trip, %d bytes" % s) for s in SIZES]
-        + [("CPU", "tunnel's CPU a round trip"),
-           ("1 B, 1 ms apart", "round trip, 1 byte, 1 ms apart"),
-           ("CPU", "tunnel's CPU a round trip, 1 ms apart")], keys)
-    lines += table(
-        "New connections, one byte echoed on each, four at a time",
-        [("1/s", "new connections"), ("CPU ms", "CPU a new connection")], keys,
-        "CPU of both ends, supervisor, command and handshake; ssh opens channels in one session")
-    lines += table(
-        "Start-up, microseconds (CPU includes the children's)",
-        [("nothing", "CPU of a do-nothing program"),
-         ("enc CPU", "CPU of spipe-enc, spawn to exit"),
-         ("dec CPU", "CPU of spipe-dec, spawn to exit"),
-         ("stranger CPU", "CPU of a refused stranger"),
-         ("nonce after", "spawn to nonce sent"),
-         ("first byte back after", "both ends up and one byte back")], keys)
-    lines += table(
-        "Memory of a connection at one end, private dirty, KiB",
-        [("idle", "memory, idle"), ("busy", "memory, busy"),
-         ("%d s after %d MB" % (QUIET, BULK // 1_000_000),
-          "memory, %d s after %d MB" % (QUIET, BULK // 1_000_000))], keys,
-        "ours: each filter process; the others: what a connection adds, over both ends, halved")
+    lines = table("Units under systemd, new connections, four at a time; CPU of everything in this run, ms",
+                  [("1/s", "units"), ("CPU", "units, CPU")], "ratios to spiped's", "spiped units")
+    lines += table("Strangers under systemd: CPU of everything in this run, ms; first connection after an idle exit",
+                   [("one byte", "units, CPU, stranger: leave"), ("wrong proof", "units, CPU, stranger: wrong"),
+                    ("first, ms", "units, first connection")])
+    lines += floods()
+    lines += table("New connections without systemd, one byte echoed on each, four at a time",
+                   [("1/s", "new connections"), ("CPU ms", "CPU a new connection")],
+                   "CPU of both ends; ssh opens channels in one session; ratios to spiped's", "spiped")
+    lines += table("Memory of an idle connection at one end, private, KiB; %d at once" % settings.idle,
+                   [("idle", "memory, idle")])
+    lines += table("Throughput, MB/s (10^6 bytes)",
+                   [("one way", "one way, tunnels: 1"), ("both ways", "both ways, tunnels: 1"),
+                    ("%d tunnels" % settings.tunnels, "one way, tunnels: %d" % settings.tunnels),
+                    ("CPU ms/MB", "tunnel's CPU, one way")])
+    lines += table("Round trip, microseconds",
+                   [("%d B" % s, "round trip, %d bytes" % s) for s in SIZES]
+                   + [("1 B, 1 ms apart", "round trip, 1 byte, 1 ms apart")])
+    lines += table("A process for each connection, microseconds (CPU includes the children's)",
+                   [("nothing", "CPU of a do-nothing program"), ("enc CPU", "CPU of spipe-enc, spawn to exit"),
+                    ("dec CPU", "CPU of spipe-dec, spawn to exit"), ("stranger CPU", "CPU of a refused stranger"),
+                    ("first byte back after", "both ends up and one byte back")])
     return lines
 
 
 def targets():
-    """The figures promised, with what was measured beside them."""
-    lines = ["", "The promised figures"]
+    """What we want to reach, with what was measured beside it."""
+    lines = ["", "What we want to reach"]
 
     def say(what, value, sign, target):
         if value is None:
-            lines.append("  %-74s %8s  (%s %s)  not measured" % (what, "-", sign, target))
             return
         met = value >= target if sign == ">=" else value <= target
-        lines.append("  %-74s %8.2f  (%s %s)  %s" % (
-            what, value, sign, target, "met" if met else "MISSED"))
+        lines.append("  %-66s %8.2f  (%s %s)  %s" % (what, value, sign, target, "met" if met else "MISSED"))
 
-    backends = [("libcrypto", "ours", 3.5, 1.15)]
-    if "mb-pass" in labels:
-        backends.append(("ipsec-mb", "mb", 4.5, 1.5))
-    for title in ("one way", "both ways"):
-        measure = title + ", tunnels: 1"
-        for backend, key, upstream, tls in backends:
-            for mode in ("pass", "fds"):
-                name = "%s-%s" % (key, mode)
-                for base, target in (("spiped", upstream), ("stunnel", tls)):
-                    say("1. %s, %s, %s: times %s" % (title, backend, MODES[mode], base),
-                        results.ratio(measure, name, base), ">=", target)
-    for mode in ("pass", "fds"):
-        name = "ours-" + mode
-        say("2. round trip back to back, 1 byte, %s: of spiped's" % MODES[mode],
-            results.ratio("round trip, 1 bytes", name, "spiped"), "<=", 0.7)
-        say("2. CPU of a round trip, 1 ms apart, %s: of spiped's" % MODES[mode],
-            results.ratio("tunnel's CPU a round trip, 1 ms apart", name, "spiped"), "<=", 1.2)
-    nothing = "CPU of a do-nothing program"
-    for label, whole in (("default", 6), ("static", 4.5)):
-        for role in ("enc", "dec"):
-            for mode in ("fds", "pass"):
-                say("3. CPU of spipe-%s, %s build, %s: times do-nothing" % (
-                    role, label, MODES[mode]),
-                    results.ratio("CPU of spipe-%s, spawn to exit" % role,
-                                  "%s-%s" % (label, mode), "nothing", nothing), "<=", whole)
-        for mode in ("fds", "pass"):
-            name = "%s-%s" % (label, mode)
-            say("3. CPU of a refused stranger, %s build, %s: times do-nothing" % (
-                label, MODES[mode]),
-                results.ratio("CPU of a refused stranger", name, "nothing", nothing),
-                "<=", whole / 2)
-            say("3. CPU of a refused stranger, %s build, %s: of one served" % (
-                label, MODES[mode]),
-                results.ratio("CPU of a refused stranger", name, name,
-                              "CPU of spipe-dec, spawn to exit"), "<=", 0.5)
-    for key in ("ours-pass", "ours-fds", "static-pass", "static-fds"):
-        say("3. new connections a second, tcpserver, %s: of spiped's" % labels.get(key, key),
-            results.ratio("new connections", key, "spiped"), ">=", 0.5)
-    after = "memory, %d s after %d MB" % (QUIET, BULK // 1_000_000)
-    for label, key, most in (("default", "ours-fds", 600), ("default", "ours-pass", 600),
-                             ("static", "static-fds", 200)):
-        for role in ("spipe-enc", "spipe-dec"):
-            name = "%s %s" % (key, role)
-            idle, late = results.get("memory, idle", name), results.get(after, name)
-            mode = MODES[key.partition("-")[2]]
-            say("4. idle memory of %s, %s build, %s: KiB" % (role, label, mode), idle, "<=", most)
-            say("4. the same after %d MB and %d s of silence: KiB more" % (
-                BULK // 1_000_000, QUIET), late - idle if late is not None and idle is not None
-                else None, "<=", 400)
-    for key in [b[1] + "-" + m for b in backends for m in ("pass", "fds")]:
-        say("5. 100 tunnels in total, %s: of what one moves" % labels.get(key, key),
-            results.ratio("one way, tunnels: 100", key, key, "one way, tunnels: 1"), ">=", 0.9)
+    for key in ("dec line", "enc line"):
+        say("%s, connections/s: of spiped's" % key, results.ratio("units", key, "spiped units"), ">=", 0.85)
+        say("%s, CPU a connection: of spiped's" % key, results.ratio("units, CPU", key, "spiped units"), "<=", 1.5)
+    for kind in ("leave", "wrong"):
+        measure = "units, CPU, stranger: " + kind
+        say("CPU of a stranger (%s): of a connection" % kind,
+            results.ratio(measure, "dec line", "dec line", "units, CPU"), "<=", 0.5)
+    say("first connection after an idle exit, ms", results.get("units, first connection", "dec line"), "<=", 150)
+    for measure in list(results.units):
+        if not measure.startswith("flood") or not measure.endswith("median") or "quiet" in measure:
+            continue
+        name = measure.rpartition(" ")[0]
+        say(name + ", holders refused", results.get(name + " refused", "dec line"), "<=", 0)
+        if results.get(name + " refused", "spiped units"):
+            say(name + ", latency: of the quiet one",
+                results.ratio(measure, "dec line", "dec line", "flood quiet 0 1 median"), "<=", 3)
+        else:
+            say(name + ", latency: of spiped's", results.ratio(measure, "dec line", "spiped units"), "<=", 2)
+    say("listening near side and -t, connections/s: of spiped's",
+        results.ratio("new connections", "ours", "spiped"), ">=", 0.75)
+    say("tcpserver and -t, connections/s: of spiped's",
+        results.ratio("new connections", "ours-tcpserver", "spiped"), ">=", 0.45)
+    for role in ("enc", "dec"):
+        say("idle spipe-%s, KiB" % role, results.get("memory, idle", "ours spipe-" + role), "<=", 120)
+    for base, target in (("spiped", 4.2), ("stunnel", 1.3)):
+        say("one way, ipsec-mb: of %s's" % base, results.ratio("one way, tunnels: 1", "ipsec-mb", base), ">=", target)
     return lines
 
 
@@ -850,32 +755,40 @@ def draw(path):
 
 # --- the whole ----------------------------------------------------------------
 
-MODES = {"command": "nc -N relays", "pass": "-p", "fds": "UCSPI fds"}
 
-
-def give_up(number, frame):
-    del number, frame
+def give_up(number_, frame):
+    del number_, frame
     raise SystemExit("bench: stopped")
 
 
+def bring_up(contenders, target):
+    """Starts them, and returns those that work."""
+    up = []
+    for c in contenders:
+        try:
+            if c.missing():
+                raise RuntimeError("no " + " ".join(c.missing()))
+            c.open(target)
+            load("trip", "-t", 20, c.port)
+            up.append(c)
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            results.fail("left out", c.key, error)
+            stop(c.processes)
+    return up
+
+
 def main():
-    global options, settings, tool, helpers, keyfile, scratch, labels, load_at_start
+    global options, settings, tool, keyfile, scratch, labels, load_at_start
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("mode", choices=("full", "quick"), nargs="?", default="full")
-    parser.add_argument("--build", default=os.environ.get("BUILD") or "build",
-                        help="where our programs are")
-    parser.add_argument("--static", help="where the static ones are (BUILD-static)")
-    parser.add_argument("--ipsec-mb", help="where those with ipsec-mb are (BUILD-ipsec-mb)")
-    parser.add_argument("--only", help="these alone: flow,trips,opening,spawn,memory")
-    parser.add_argument("--contenders", help="these alone, as results.tsv names them")
+    parser.add_argument("--build", default=os.environ.get("BUILD") or "build", help="where our programs are")
+    parts = "units,floods,opening,memory,flow,trips,spawn"
+    parser.add_argument("--only", default=os.environ.get("BENCH_ONLY") or parts, help="these alone: " + parts)
     options = parser.parse_args()
-    options.static = options.static or options.build + "-static"
-    options.ipsec_mb = options.ipsec_mb or options.build + "-ipsec-mb"
-    only = set((options.only or "flow,trips,opening,spawn,memory").split(","))
+    only = options.only.split(",")
     settings = QUICK if options.mode == "quick" else FULL
-    helpers = os.path.join(options.build, "bench")
-    tool = os.path.join(helpers, "load")
+    tool = os.path.join(options.build, "bench", "load")
     load_at_start = os.getloadavg()[0]
 
     for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
@@ -884,86 +797,50 @@ def main():
     atexit.register(clean_up)
     scratch = tempfile.mkdtemp(prefix="spipe-bench-")
     keyfile = os.path.join(scratch, "key")
-    with open(keyfile, "wb") as file:
+    with open(os.open(keyfile, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.write(os.urandom(32))
     began = time.monotonic()
 
-    server = start([tool, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    units = "INIT" in os.environ
+    server = start([tool, "serve"] + [str(TARGET)] * units, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     target = int(numbers(server.stdout.readline())["port"])
 
-    main_build = options.build
-    tunnels = [
-        Direct("direct", "no tunnel"),
-        Spiped("spiped", "spiped"),
-        Stunnel("stunnel", "stunnel, TLS 1.3 PSK"),
-        Ssh("ssh", "ssh -L"),
-        Socat("socat", "socat, OPENSSL"),
-        Ours("ours-command", "ours, nc -N relays", main_build, "command"),
-        Ours("ours-pass", "ours, -p", main_build, "pass"),
-        Ours("ours-fds", "ours, UCSPI fds", main_build, "fds"),
-    ]
-    if os.path.isdir(options.ipsec_mb):
-        tunnels += [
-            Ours("mb-pass", "ours, ipsec-mb, -p", options.ipsec_mb, "pass"),
-            Ours("mb-fds", "ours, ipsec-mb, UCSPI fds", options.ipsec_mb, "fds"),
-        ]
-    extra = [
-        Ours("ours-xinetd", "ours, -p, xinetd", main_build, "pass", "xinetd"),
-        Ours("ours-socat", "ours, -p, socat", main_build, "pass", "socat"),
-    ]
-    static = [Ours("static-" + mode, "", options.static, mode) for mode in ("fds", "pass")]
-    if not os.path.isdir(options.static):
-        static = []
-    if options.contenders:
-        wanted = options.contenders.split(",")
-        tunnels, extra, static = [
-            [c for c in some if c.key in wanted] for some in (tunnels, extra, static)]
-    labels = {c.key: c.label for c in tunnels + extra}
-    labels.update({
-        "nothing": "do-nothing program", "nothing-static": "do-nothing program, static",
-        "netcat": "nc -h, for comparison"})
-    for label in ("default", "static", "ipsec-mb"):
-        for mode, words in MODES.items():
-            labels["%s-%s" % (label, mode)] = "%s build, %s" % (label, words)
+    build = options.build
+    ours = Ours("ours", "ours", build)
+    backends = [Ours(b, "ours, " + b, "%s-%s" % (build, b)) for b in ("libcrypto", "ipsec-mb")]
+    spiped, stunnel, ssh = Spiped("spiped", "spiped"), Stunnel("stunnel", "stunnel, TLS 1.3 PSK"), Ssh("ssh", "ssh -L")
+    opening = [spiped, stunnel, ssh, ours, Ours("ours-tcpserver", "ours, tcpserver", build, "tcpserver"),
+               Ours("ours-static", "ours, static", build + "-static")]
+    flowing = [Direct("direct", "no tunnel"), spiped, stunnel, ssh,
+               *([b for b in backends if os.path.isdir(b.build)] or [ours]),
+               Ours("ours-command", "ours, nc -N relays", build, "command")]
+    labels = {c.key: c.label for c in flowing + opening}
+    labels.update(nothing="a program that does nothing", default="ours", static="ours, static")
 
-    up = {}
-    for c in tunnels + extra + static:
-        missing = c.missing()
-        try:
-            if missing:
-                raise RuntimeError("no " + " ".join(missing))
-            c.open(target)
-            load("trip", "-t", 20, c.port)
-            up[c.key] = c
-        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            if isinstance(error, subprocess.CalledProcessError):
-                error = "%s failed" % error.cmd[0]
-            results.fail("left out", c.key, error)
-            stop(c.processes)
-    tunnels = [c for c in tunnels if c.key in up]
-    extra = [c for c in extra if c.key in up]
-    static = [c for c in static if c.key in up]
-    time.sleep(0.3)
-
-    if "spawn" in only:
-        measure_spawn([b for b in (("default", main_build), ("static", options.static),
-                                   ("ipsec-mb", options.ipsec_mb))
-                       if os.access(os.path.join(b[1], "spipe-dec"), os.X_OK)])
-    if "flow" in only:
-        measure_flow(tunnels)
-    if "trips" in only:
-        measure_trips(tunnels)
+    if units and "units" in only:
+        measure_units([Unit(key) for key in UNITS])
+    if units and "floods" in only:
+        measure_floods([Unit("spiped units"), Unit("dec line")])
+    up = []
+    if set(only) & {"opening", "memory", "flow", "trips"}:
+        up = bring_up(list({c.key: c for c in opening + flowing}.values()), target)
+    opening, flowing = [c for c in opening if c in up], [c for c in flowing if c in up]
     if "opening" in only:
-        measure_opening(tunnels + extra + static)
+        measure_opening(opening)
     if "memory" in only:
-        measure_memory([c for c in tunnels + static if c.key != "direct"], target)
+        measure_memory([c for c in opening if c in (spiped, ours)])
+    if "flow" in only:
+        measure_flow(flowing)
+    if "trips" in only:
+        measure_trips(flowing)
+    if "spawn" in only:
+        measure_spawn([("default", build), ("static", build + "-static")])
 
     about = machine()
     text = about + tables() + targets()
     if results.broken:
         text += ["", "What went wrong"] + ["  " + b for b in results.broken]
-    text.append("")
-    text.append("%.0f seconds in all" % (time.monotonic() - began))
+    text += ["", "%.0f seconds in all" % (time.monotonic() - began)]
     out = os.path.join(options.build, "bench")
     with open(os.path.join(out, "results.txt"), "w") as file:
         file.write("\n".join(text) + "\n")

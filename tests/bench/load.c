@@ -1,19 +1,20 @@
 /*
  * The load tool behind `make bench`: one server, and clients that measure what lies between.
  *
- *	load serve                                   the server; prints its port, ends with its stdin
- *	load flow [-b] [-n TUNNELS] [-t MS] [-w] PORT     throughput, -b: both ways at once
- *	load trip [-s SIZE] [-g GAP_US] [-t MS] [-w] PORT round trips of SIZE bytes, GAP_US apart
- *	load open [-j JOBS] [-m MOST] [-t MS] PORT        new connections, one byte echoed on each
- *	load hold [-n TUNNELS] [-m BYTES] PORT            idle, then BYTES over each, then silence
- *	load spawn [-n TIMES] -- COMMAND...               CPU of one spawn
- *	load pair [-6] [-n TIMES] -- ENC... -- DEC...     CPU of both ends of one connection
- *	load stranger [-6] [-n TIMES] -- DEC...           CPU of a refused stranger
+ *	load serve [PORT]                               the server; prints its port, ends with its stdin
+ *	load flow [-b] [-n TUNNELS] [-t MS] PORT        throughput, -b: both ways at once
+ *	load trip [-s SIZE] [-g GAP_US] [-t MS] PORT    round trips of SIZE bytes, GAP_US apart
+ *	load open [-j JOBS] [-m MOST] [-g GAP_US] [-t MS] PORT  new connections, one byte echoed on each
+ *	load hold [-n TUNNELS] PORT                     idle connections
+ *	load flood [-k KIND] [-r RATE] [-a ADDRESSES] [-t MS] PORT  strangers: RATE a second
+ *	load spawn [-n TIMES] -- COMMAND...             CPU of one spawn
+ *	load pair [-n TIMES] -- ENC... -- DEC...        CPU of both ends of one connection
+ *	load stranger [-n TIMES] -- DEC...              CPU of a refused stranger
  *
- * Every result is one line of `name value` pairs. -w: say "ready" when all connections stand, then
- * wait for a line; after the result, for the end of the input. In a COMMAND, {A} becomes the port
- * that the encrypting end's far side has to connect to and {B} the decrypting end's target; with
- * -6 the connection is on fds 6 and 7 instead.
+ * Every result is one line of `name value` pairs. In a COMMAND, {A} becomes the address that the
+ * encrypting end has to connect to and {B} the decrypting end's target. Strangers of KIND `leave`
+ * send one byte and close, `silent` ones send one and stay, `wrong` ones send a wrong proof; `mixed`
+ * are every other silent and wrong.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -40,7 +41,10 @@
 #define HEAD 8                   /* a connection begins: mode, 3 spare bytes, milliseconds */
 #define READY 'r'                /* the server's answer to the head */
 #define PATIENCE 60              /* seconds until a client gives up on everything */
+#define UNANSWERED 5             /* seconds until it gives up on one connection */
 #define STRANGER (32 + 256 + 32) /* a nonce and a first message */
+#define STRANGERS 16384          /* most that a flood has open at once */
+#define STAY 6                   /* seconds that they stay */
 
 enum { MODE_ECHO = 'E', MODE_FLOW = 'F' };
 
@@ -124,13 +128,15 @@ static struct sockaddr_in loopback(unsigned port)
 	return a;
 }
 
-static int listen_any(unsigned *port)
+/* Listens on *port, or if that is 0 on any, which *port becomes. */
+static int listen_on(unsigned *port)
 {
-	struct sockaddr_in a = loopback(0);
+	struct sockaddr_in a = loopback(*port);
 	socklen_t size = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 
-	if (fd == -1 || bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 4096) ||
+	if (fd == -1 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) ||
+	    bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 4096) ||
 	    getsockname(fd, (struct sockaddr *)&a, &size))
 		die("listen");
 	*port = ntohs(a.sin_port);
@@ -141,10 +147,13 @@ static int listen_any(unsigned *port)
 static int try_connect(unsigned port)
 {
 	struct sockaddr_in a = loopback(port);
+	struct timeval most = { .tv_sec = UNANSWERED };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd == -1)
 		die("socket");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a)) {
 		close(fd);
 		return -1;
@@ -159,6 +168,16 @@ static int must_connect(unsigned port)
 
 	if (fd == -1)
 		die("connect");
+	return fd;
+}
+
+static int must_accept(int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd == -1)
+		die("accept");
+	no_delay(fd);
 	return fd;
 }
 
@@ -218,14 +237,6 @@ static void wait_for_line(void)
 	fflush(stdout);
 	if (fgets(line, sizeof line, stdin) == NULL)
 		exit(1);
-}
-
-/* Stays, with all connections open, until whoever reads the result has read more. */
-static void wait_for_end(void)
-{
-	fflush(stdout);
-	while (getchar() != EOF)
-		;
 }
 
 /* --- flows ------------------------------------------------------------------------------- */
@@ -385,10 +396,9 @@ static bool serve_flow(struct stream *s, uint32_t events)
 	return !s->failed;
 }
 
-static int serve(void)
+static int serve(unsigned port)
 {
-	unsigned port;
-	int set = epoll_create1(EPOLL_CLOEXEC), listener = listen_any(&port);
+	int set = epoll_create1(EPOLL_CLOEXEC), listener = listen_on(&port);
 	struct epoll_event e = { .events = EPOLLIN }, events[64];
 
 	fcntl(listener, F_SETFL, O_NONBLOCK);
@@ -491,12 +501,10 @@ static uint64_t streams_run(struct stream *s, size_t n)
 	return total;
 }
 
-static int flow(unsigned port, size_t tunnels, bool both, uint32_t ms, bool waits)
+static int flow(unsigned port, size_t tunnels, bool both, uint32_t ms)
 {
 	struct stream *s = streams_open(port, tunnels, both ? ms : 0);
 
-	if (waits)
-		wait_for_line();
 	uint64_t start = now();
 	for (size_t i = 0; i < tunnels; i++)
 		s[i].until = start + ms * 1000000ull;
@@ -504,24 +512,17 @@ static int flow(unsigned port, size_t tunnels, bool both, uint32_t ms, bool wait
 	uint64_t took = now() - start;
 	printf("bytes %ju seconds %.6f rate %.2f\n", (uintmax_t)total, took / 1e9,
 	    total * 1e3 / took);
-	if (waits)
-		wait_for_end();
 	return 0;
 }
 
-static int hold(unsigned port, size_t tunnels, uint64_t bytes)
+static int hold(unsigned port, size_t tunnels)
 {
-	struct stream *s = streams_open(port, tunnels, 0);
-
-	wait_for_line();
-	for (size_t i = 0; i < tunnels; i++)
-		s[i].most = bytes;
-	streams_run(s, tunnels);
+	streams_open(port, tunnels, 0);
 	wait_for_line();
 	return 0;
 }
 
-static int trip(unsigned port, size_t size, unsigned gap, uint32_t ms, bool waits)
+static int trip(unsigned port, size_t size, unsigned gap, uint32_t ms)
 {
 	size_t n = 0, room = 1 << 20;
 	uint64_t *times = malloc(room * sizeof *times), sum = 0;
@@ -531,8 +532,6 @@ static int trip(unsigned port, size_t size, unsigned gap, uint32_t ms, bool wait
 		usage();
 	if (fd == -1)
 		die("the tunnel did not open");
-	if (waits)
-		wait_for_line();
 	uint64_t end = now() + ms * 1000000ull;
 	while (n < room) {
 		uint64_t start = now();
@@ -542,44 +541,40 @@ static int trip(unsigned port, size_t size, unsigned gap, uint32_t ms, bool wait
 			die("the tunnel broke");
 		times[n] = now() - start;
 		sum += times[n++];
-		if (gap > 0) {
-			struct timespec t = { .tv_nsec = gap * 1000L };
-			nanosleep(&t, NULL);
-		}
+		if (gap > 0)
+			usleep(gap);
 	}
 	if (n == 0)
 		die("no round trip");
 	printf("trips %zu median_us %.2f mean_us %.2f p99_us %.2f\n", n,
 	    quantile(times, n, 0.5) / 1e3, sum / 1e3 / n, quantile(times, n, 0.99) / 1e3);
-	if (waits)
-		wait_for_end();
 	return 0;
 }
 
-/* One job of `open`; its counts go down the pipe. */
-static void open_job(unsigned port, uint64_t end, uint64_t most, int pipe)
+/* One job of `open`; how long each connection took goes down the pipe, or 0 for one that failed. */
+static void open_job(unsigned port, uint64_t end, uint64_t most, unsigned gap, int pipe)
 {
-	uint64_t counts[2] = { 0, 0 };
-
-	while (counts[0] < most && counts[1] < 100 && now() < end) {
+	for (uint64_t start; most > 0 && (start = now()) < end; most--) {
 		uint8_t byte = 'x';
 		int fd = greet(port, MODE_ECHO, 0);
-		if (fd != -1 && write_all(fd, &byte, 1) && read_all(fd, &byte, 1))
-			counts[0]++;
-		else
-			counts[1]++;
+		bool served = fd != -1 && write_all(fd, &byte, 1) && read_all(fd, &byte, 1);
+		uint64_t took = served ? now() - start : 0;
 		if (fd != -1)
 			close(fd);
+		if (write(pipe, &took, sizeof took) != sizeof took)
+			_exit(1);
+		if (gap > 0 || !served)
+			usleep(served ? gap : 10000);
 	}
-	if (write(pipe, counts, sizeof counts) != sizeof counts)
-		_exit(1);
 	_exit(0);
 }
 
-static int open_many(unsigned port, size_t jobs, uint64_t most, uint32_t ms)
+static int open_many(unsigned port, size_t jobs, uint64_t most, unsigned gap, uint32_t ms)
 {
+	static uint64_t times[1 << 20];
+	size_t done = 0, failed = 0;
+	uint64_t start = now(), took;
 	int pipes[2];
-	uint64_t counts[2], done = 0, failed = 0, start = now();
 
 	if (pipe(pipes))
 		die("pipe");
@@ -589,26 +584,119 @@ static int open_many(unsigned port, size_t jobs, uint64_t most, uint32_t ms)
 			die("fork");
 		if (pid == 0) {
 			alarm(PATIENCE);
-			open_job(port, start + ms * 1000000ull, most / jobs, pipes[1]);
+			open_job(port, start + ms * 1000000ull, most / jobs, gap, pipes[1]);
 		}
 	}
 	close(pipes[1]);
-	while (read(pipes[0], counts, sizeof counts) == sizeof counts) {
-		done += counts[0];
-		failed += counts[1];
-	}
-	double took = (now() - start) / 1e9;
+	while (done < sizeof times / sizeof *times &&
+	    read(pipes[0], &took, sizeof took) == sizeof took)
+		if (took == 0)
+			failed++;
+		else
+			times[done++] = took;
+	double seconds = (now() - start) / 1e9;
 	while (wait(NULL) != -1)
 		;
-	printf("connections %ju failed %ju seconds %.6f rate %.1f\n", (uintmax_t)done,
-	    (uintmax_t)failed, took, done / took);
+	printf("connections %zu failed %zu rate %.1f median_ms %.2f p99_ms %.2f\n", done, failed,
+	    done / seconds, quantile(times, done, 0.5) / 1e6, quantile(times, done, 0.99) / 1e6);
+	return 0;
+}
+
+/* --- strangers --------------------------------------------------------------------------- */
+
+enum kind { LEAVE, SILENT, WRONG, MIXED };
+
+struct stranger {
+	int fd; /* -1: closed */
+	enum kind kind;
+	bool spoke;
+	uint64_t until;
+};
+
+static enum kind kind_of(const char *text)
+{
+	static const char *const names[] = { "leave", "silent", "wrong", "mixed" };
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(text, names[i]) == 0)
+			return (enum kind)i;
+	usage();
+	return LEAVE;
+}
+
+/* Connects from the address with this number, of 127.0.1.1 and up. */
+static void stranger_open(struct stranger *s, unsigned port, uint32_t number, int set)
+{
+	struct sockaddr_in to = loopback(port), from = loopback(0);
+	struct epoll_event e = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = s };
+	int one = 1;
+
+	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s->fd == -1)
+		die("socket");
+	from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 256 * (1 + number / 250) + number % 250);
+	setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+	if (bind(s->fd, (struct sockaddr *)&from, sizeof from))
+		die("bind");
+	if (connect(s->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
+		die("connect");
+	epoll_ctl(set, EPOLL_CTL_ADD, s->fd, &e);
+}
+
+static void stranger_close(struct stranger *s)
+{
+	if (s->fd != -1)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* Says what there is to say, and throws away what comes. */
+static void stranger_continue(struct stranger *s, uint32_t events)
+{
+	ssize_t n;
+
+	if ((events & EPOLLOUT) && !s->spoke) {
+		s->spoke = true;
+		send(s->fd, block, s->kind == WRONG ? STRANGER : 1, MSG_NOSIGNAL);
+	}
+	n = recv(s->fd, block, 4096, MSG_TRUNC);
+	if ((n == -1 && errno != EAGAIN) || n == 0 || (s->kind == LEAVE && s->spoke))
+		stranger_close(s);
+}
+
+static int flood(unsigned port, enum kind kind, unsigned rate, unsigned addresses, uint32_t ms)
+{
+	static struct stranger all[STRANGERS];
+	struct rlimit most;
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	uint64_t start = now(), end = start + ms * 1000000ull, made = 0, over = 0, t;
+
+	getrlimit(RLIMIT_NOFILE, &most);
+	most.rlim_cur = most.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &most);
+	while ((t = now()) < end) {
+		struct epoll_event events[64];
+		for (; over < made && t > all[over % STRANGERS].until; over++)
+			stranger_close(&all[over % STRANGERS]);
+		for (; made - over < STRANGERS && made < (t - start) * rate / 1000000000; made++) {
+			struct stranger *s = &all[made % STRANGERS];
+			*s = (struct stranger){ .kind = kind, .until = t + STAY * 1000000000ull };
+			if (kind == MIXED)
+				s->kind = made / addresses % 2 == 0 ? SILENT : WRONG;
+			stranger_open(s, port, made % addresses, set);
+		}
+		int n = epoll_wait(set, events, 64, 1);
+		for (int i = 0; i < n; i++)
+			stranger_continue(events[i].data.ptr, events[i].events);
+	}
+	printf("made %ju rate %.1f\n", (uintmax_t)made, made * 1e9 / (t - start));
 	return 0;
 }
 
 /* --- the spawn meter --------------------------------------------------------------------- */
 
-/* Starts a command with `near` as fds 0 and 1 and, unless -1, `far` as fds 6 and 7. */
-static pid_t spawn(char **argv, int near, int far)
+/* Starts a command, unless -1 with `near` as fds 0 and 1. */
+static pid_t spawn(char **argv, int near)
 {
 	pid_t pid = vfork();
 
@@ -618,10 +706,6 @@ static pid_t spawn(char **argv, int near, int far)
 		if (near != -1) {
 			dup2(near, 0);
 			dup2(near, 1);
-		}
-		if (far != -1) {
-			dup2(far, 6);
-			dup2(far, 7);
 		}
 		execvp(argv[0], argv);
 		_exit(126);
@@ -650,48 +734,19 @@ static uint64_t *values(size_t n)
 	return v;
 }
 
-/* Descriptors from 10 up, so that fds 6 and 7 are free to be given away. */
-static int high(int fd)
-{
-	int moved = fcntl(fd, F_DUPFD_CLOEXEC, 10);
-
-	if (moved == -1)
-		die("fcntl");
-	close(fd);
-	return moved;
-}
-
 /* A connected pair of TCP sockets. */
 static void tcp_pair(int listener, unsigned port, int pair[2])
 {
-	pair[0] = high(must_connect(port));
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
-	if (fd == -1)
-		die("accept");
-	pair[1] = high(fd);
-	no_delay(pair[1]);
+	pair[0] = must_connect(port);
+	pair[1] = must_accept(listener);
 }
 
-static int accept_high(int listener)
-{
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
-	if (fd == -1)
-		die("accept");
-	no_delay(fd);
-	return high(fd);
-}
-
-static void put_ports(char **argv, unsigned a, unsigned b)
+static void put_addresses(char **argv, unsigned a, unsigned b)
 {
 	for (; *argv != NULL; argv++)
 		if (strcmp(*argv, "{A}") == 0 || strcmp(*argv, "{B}") == 0) {
-			char *text = malloc(6);
-			if (text == NULL)
+			if (asprintf(argv, "127.0.0.1:%u", (*argv)[1] == 'A' ? a : b) == -1)
 				die("malloc");
-			snprintf(text, 6, "%u", (*argv)[1] == 'A' ? a : b);
-			*argv = text;
 		}
 }
 
@@ -702,7 +757,7 @@ static int spawn_plain(char **argv, size_t times)
 
 	for (size_t i = 0; i < times; i++) {
 		uint64_t start = now();
-		cpu[i] = reap(spawn(argv, -1, -1), &status);
+		cpu[i] = reap(spawn(argv, -1), &status);
 		wall[i] = now() - start;
 	}
 	printf("cpu_us %ju wall_us %.1f status %d\n", (uintmax_t)quantile(cpu, times, 0.5),
@@ -711,47 +766,36 @@ static int spawn_plain(char **argv, size_t times)
 }
 
 /* Both ends of one connection, one byte there and back, ended by the near client. */
-static int spawn_pair(char **enc, char **dec, size_t times, bool on_fds)
+static int spawn_pair(char **enc, char **dec, size_t times)
 {
 	uint64_t *enc_cpu = values(times), *dec_cpu = values(times), *wall = values(times);
-	unsigned port, a, b;
-	int any = high(listen_any(&port)), far = high(listen_any(&a)),
-	    target = high(listen_any(&b));
+	unsigned port = 0, a = 0, b = 0;
+	int any = listen_on(&port), far = listen_on(&a), target = listen_on(&b);
 	int enc_status = 0, dec_status = 0;
 
-	put_ports(enc, a, b);
-	put_ports(dec, a, b);
+	put_addresses(enc, a, b);
+	put_addresses(dec, a, b);
 	for (size_t i = 0; i < times; i++) {
-		int near[2], wire[2], end[2] = { -1, -1 };
+		int near[2], wire, end;
 		uint8_t byte = 'x';
 		tcp_pair(any, port, near);
-		if (on_fds)
-			tcp_pair(far, a, wire);
 		uint64_t start = now();
-		pid_t enc_pid = spawn(enc, near[1], on_fds ? wire[0] : -1);
+		pid_t enc_pid = spawn(enc, near[1]);
 		close(near[1]);
-		if (on_fds)
-			close(wire[0]);
-		else
-			wire[1] = accept_high(far);
-		if (on_fds)
-			tcp_pair(target, b, end);
-		pid_t dec_pid = spawn(dec, wire[1], on_fds ? end[0] : -1);
-		close(wire[1]);
-		if (on_fds)
-			close(end[0]);
+		wire = must_accept(far);
+		pid_t dec_pid = spawn(dec, wire);
+		close(wire);
 		if (!write_all(near[0], &byte, 1))
 			die("near side");
-		if (!on_fds)
-			end[1] = accept_high(target);
-		if (!read_all(end[1], &byte, 1) || !write_all(end[1], &byte, 1) ||
+		end = must_accept(target);
+		if (!read_all(end, &byte, 1) || !write_all(end, &byte, 1) ||
 		    !read_all(near[0], &byte, 1))
 			die("the byte did not come back");
 		wall[i] = now() - start;
 		shutdown(near[0], SHUT_WR);
-		if (recv(end[1], &byte, 1, 0) != 0)
+		if (recv(end, &byte, 1, 0) != 0)
 			die("no end of stream at the target");
-		close(end[1]);
+		close(end);
 		if (recv(near[0], &byte, 1, 0) != 0)
 			die("no end of stream at the near side");
 		close(near[0]);
@@ -765,27 +809,20 @@ static int spawn_pair(char **enc, char **dec, size_t times, bool on_fds)
 }
 
 /* A peer without the key. ready_us: from spawn until the filter's nonce has arrived. */
-static int spawn_stranger(char **dec, size_t times, bool on_fds)
+static int spawn_stranger(char **dec, size_t times)
 {
 	uint64_t *cpu = values(times), *wall = values(times);
-	unsigned port, a, b;
-	int any = high(listen_any(&port)), far = high(listen_any(&a)),
-	    target = high(listen_any(&b));
-	int status = 0;
+	unsigned port = 0;
+	int any = listen_on(&port), status = 0;
 
-	(void)far;
-	put_ports(dec, a, b);
+	put_addresses(dec, port, port); /* nobody gets that far */
 	for (size_t i = 0; i < times; i++) {
-		int near[2], end[2] = { -1, -1 };
+		int near[2];
 		uint8_t nonce[32];
 		tcp_pair(any, port, near);
-		if (on_fds)
-			tcp_pair(target, b, end);
 		uint64_t start = now();
-		pid_t pid = spawn(dec, near[1], end[0]);
+		pid_t pid = spawn(dec, near[1]);
 		close(near[1]);
-		if (on_fds)
-			close(end[0]);
 		if (!read_all(near[0], nonce, sizeof nonce))
 			die("no nonce");
 		wall[i] = now() - start;
@@ -793,8 +830,6 @@ static int spawn_stranger(char **dec, size_t times, bool on_fds)
 			die("stranger");
 		cpu[i] = reap(pid, &status);
 		close(near[0]);
-		if (on_fds)
-			close(end[1]);
 	}
 	printf("cpu_us %ju ready_us %.1f status %d\n", (uintmax_t)quantile(cpu, times, 0.5),
 	    quantile(wall, times, 0.5) / 1e3, WEXITSTATUS(status));
@@ -815,35 +850,37 @@ static char **second_command(char **argv)
 
 int main(int argc, char **argv)
 {
-	bool both = false, waits = false, on_fds = false;
-	unsigned gap = 0;
+	bool both = false;
+	unsigned gap = 0, rate = 100, addresses = 1;
 	uint32_t ms = 1000;
 	uint64_t n = 1, jobs = 4, most = UINT64_MAX, size = 1;
+	enum kind kind = WRONG;
 	int c;
 
 	if (argc < 2)
 		usage();
 	const char *what = argv[1];
 	argc--, argv++;
-	while ((c = getopt(argc, argv, "+6bg:j:m:n:s:t:w")) != -1)
+	while ((c = getopt(argc, argv, "+a:bg:j:k:m:n:r:s:t:")) != -1)
 		switch (c) {
-		case '6': on_fds = true; break;
+		case 'a': addresses = number(optarg); break;
 		case 'b': both = true; break;
 		case 'g': gap = number(optarg); break;
 		case 'j': jobs = number(optarg); break;
+		case 'k': kind = kind_of(optarg); break;
 		case 'm': most = number(optarg); break;
 		case 'n': n = number(optarg); break;
+		case 'r': rate = number(optarg); break;
 		case 's': size = number(optarg); break;
 		case 't': ms = number(optarg); break;
-		case 'w': waits = true; break;
 		default: usage();
 		}
 	argc -= optind, argv += optind;
-	if (gap >= 1000000 || n == 0 || jobs == 0)
+	if (gap >= 1000000 || n == 0 || jobs == 0 || addresses == 0)
 		usage();
 	block_fill();
 	if (strcmp(what, "serve") == 0)
-		return serve();
+		return serve(argc < 1 ? 0 : number(argv[0]));
 	if (argc < 1)
 		usage();
 	alarm(PATIENCE);
@@ -851,18 +888,20 @@ int main(int argc, char **argv)
 		return spawn_plain(argv, n);
 	if (strcmp(what, "pair") == 0) {
 		char **dec = second_command(argv);
-		return spawn_pair(argv, dec, n, on_fds);
+		return spawn_pair(argv, dec, n);
 	}
 	if (strcmp(what, "stranger") == 0)
-		return spawn_stranger(argv, n, on_fds);
+		return spawn_stranger(argv, n);
 	unsigned port = number(argv[0]);
 	if (strcmp(what, "flow") == 0)
-		return flow(port, n, both, ms, waits);
+		return flow(port, n, both, ms);
 	if (strcmp(what, "trip") == 0)
-		return trip(port, size, gap, ms, waits);
+		return trip(port, size, gap, ms);
 	if (strcmp(what, "open") == 0)
-		return open_many(port, jobs, most, ms);
+		return open_many(port, jobs, most, gap, ms);
 	if (strcmp(what, "hold") == 0)
-		return hold(port, n, most);
+		return hold(port, n);
+	if (strcmp(what, "flood") == 0)
+		return flood(port, kind, rate, addresses, ms);
 	usage();
 }
