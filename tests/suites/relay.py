@@ -24,7 +24,9 @@ import time
 import tty
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
+import start
 from peer import LIMIT, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
+from start import Listener, connected, each_way, listening, no_delay, place, said, serving
 from suite import Wrong, case, expect, far_side, main
 
 MEMORY = 16384 if SLOW == 1 else 1 << 20  # KiB that a program may have; instrumented ones take what they need
@@ -55,7 +57,7 @@ def finish(process, *wanted, seconds=LIMIT, says=None):
         process.kill()
         process.wait()
         raise Wrong("spipe-%s did not end within %g s" % (process.role, seconds)) from None
-    message = read_all(process.stderr.fileno()) if process.stderr else ""
+    message = said(process) if process.stderr else ""
     if status not in wanted:
         raise Wrong("spipe-%s: status %s, not %s; %r" % (process.role, status, wanted, message))
     if status == 0 and message:
@@ -68,26 +70,42 @@ def finish(process, *wanted, seconds=LIMIT, says=None):
     return message
 
 
+def listener(role, near, far, options):
+    """Start a program that listens at `near` and connects to `far`, which are sockets that listen."""
+    process = Listener([os.environ[role.upper()], "-k", "secret", *options, "-t", place(far)], near)
+    process.role = role
+    return process
+
+
 class Tunnel:
     """Both programs, joined. `make` makes each pair of sockets."""
 
     def __init__(self, make=tcp_pair, options=()):
-        self.app, near = make()
-        enc_wire, dec_wire = tcp_pair()
-        self.service, far = make()
-        self.dec = spawn("dec", dec_wire, far, options=options)
-        self.enc = spawn("enc", near, enc_wire, options=options)
-        for sock in near, enc_wire, dec_wire, far:
-            sock.close()
+        if start.listens:
+            service, wire, app = listening(make), listening(), listening(make)
+            self.dec = listener("dec", wire, service, options)
+            self.enc = listener("enc", app, wire, options)
+            self.app = connected(app)
+            self.service = service.accept()[0]
+            no_delay(self.service)
+            service.close()
+        else:
+            self.app, near = make()
+            enc_wire, dec_wire = tcp_pair()
+            self.service, far = make()
+            self.dec = spawn("dec", dec_wire, far, options=options)
+            self.enc = spawn("enc", near, enc_wire, options=options)
+            for sock in near, enc_wire, dec_wire, far:
+                sock.close()
         for sock in self.app, self.service:
             sock.settimeout(LIMIT * SLOW)
 
     def finish(self, enc, dec, seconds=2.0):
         """Both end with these statuses (a number, or several), soon."""
-        start = time.monotonic()
+        begin = time.monotonic()
         for process, wanted in (self.enc, enc), (self.dec, dec):
             finish(process, *(wanted if isinstance(wanted, tuple) else (wanted,)),
-                   seconds=max(0.1, start + seconds - time.monotonic()))
+                   seconds=max(0.1, begin + seconds - time.monotonic()))
 
 
 def get(sock, size):
@@ -122,7 +140,7 @@ def nothing(sock, seconds=0.3):
 
 def memory(process):
     """Resident memory, KiB."""
-    with open("/proc/%d/status" % process.pid) as lines:
+    with open("/proc/%d/status" % serving(process)) as lines:
         for line in lines:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])
@@ -159,19 +177,19 @@ def half_close(which):
         tunnel.finish(0, 0, seconds=1.0)
 
 
-@case
+@each_way(case)
 def half_close_app_first():
     """The client ends first, and a late reply comes."""
     half_close(0)
 
 
-@case
+@each_way(case)
 def half_close_service_first():
     """The service ends first, and the client goes on."""
     half_close(1)
 
 
-@case
+@each_way(case)
 def end_follows_data():
     """An end right behind much data: everything is delivered before it, in both directions."""
     for size in 0, 1, 1024, 65536, 5000000:
@@ -197,7 +215,7 @@ def end_follows_data():
         tunnel.finish(0, 0, seconds=1.0)
 
 
-@case
+@each_way(case)
 def close_at_once():
     """A client that connects and closes at once."""
     for which in 0, 1:
@@ -209,7 +227,7 @@ def close_at_once():
         tunnel.finish(0, 0, seconds=1.0)
 
 
-@case
+@each_way(case)
 def no_delay_at_the_end():
     """After the last byte both programs are gone at once."""
     for _ in range(5):
@@ -226,14 +244,14 @@ def no_delay_at_the_end():
 # --- flow -----------------------------------------------------------------------------------------------
 
 
-@case
+@each_way(case)
 def only_writing():
     """Both sides write as much as they can and read nothing; then both read, and all is there."""
     tunnel = Tunnel()
     data = os.urandom(16 << 20), os.urandom(16 << 20)
     senders = [put(tunnel.app, data[0]), put(tunnel.service, data[1])]
     for process in tunnel.enc, tunnel.dec:
-        stable(lambda process=process: open("/proc/%d/io" % process.pid).read())
+        stable(lambda process=process: open("/proc/%d/io" % serving(process)).read())
     for process in tunnel.enc, tunnel.dec:
         if memory(process) > MEMORY:
             raise Wrong("spipe-%s: %d KiB of memory" % (process.role, memory(process)))
@@ -269,7 +287,7 @@ def stable(read, seconds=0.3):
             raise Wrong("it never comes to rest")
 
 
-@case
+@each_way(case)
 def both_ways_randomly():
     """Writes and reads of random sizes, both ways at once."""
     import random
@@ -348,17 +366,17 @@ def stalled(which):
     tunnel.finish(0, 0)
 
 
-@case
+@each_way(case)
 def stalled_service():
     stalled(0)
 
 
-@case
+@each_way(case)
 def stalled_app():
     stalled(1)
 
 
-@case
+@each_way(case)
 def tiny_writes():
     """1-byte writes, and answers to each."""
     tunnel = Tunnel()
@@ -379,7 +397,7 @@ def tiny_writes():
     tunnel.finish(0, 0)
 
 
-@case
+@each_way(case)
 def promptness():
     """A small message is passed on at once: nothing waits for more to come."""
     tunnel = Tunnel()
@@ -433,10 +451,10 @@ def lost(which, how):
 
 for _which, _name in (0, "app"), (1, "service"):
     for _how in "while all is silent", "after its end", "after the other's end", "in a flood":
-        case(lost, "%s-reset-%s" % (_name, _how.replace(" ", "-").replace("'", "")), _which, _how)
+        each_way(case)(lost, "%s-reset-%s" % (_name, _how.replace(" ", "-").replace("'", "")), _which, _how)
 
 
-@case
+@each_way(case)
 def close_with_unread():
     """A side that closes with unread data resets its connection; the other must hear of it."""
     for which in 0, 1:
@@ -502,7 +520,7 @@ def file_size_limit():
     finish(enc, 74, says="File too large")
 
 
-@case
+@each_way(case)
 def urgent_data():
     """An urgent byte comes in its place in the stream, both ways, over TCP and, where it exists, UNIX sockets."""
     for make in tcp_pair, socket.socketpair:
