@@ -306,3 +306,30 @@ void peer_export(const struct peer *peer)
 	export(&peer->remote, "SPIPE_PEER_ADDR", "SPIPE_PEER_PORT");
 	export(&peer->local, "SPIPE_LOCAL_ADDR", "SPIPE_LOCAL_PORT");
 }
+
+struct source_network address_source(const struct address *address)
+{
+	struct source_network source = { 0 };
+
+	if (address->family == AF_INET || address->family == AF_INET6) {
+		source.family = address->family;
+		memcpy(source.network, address->ip, address->family == AF_INET ? 4 : 8);
+	}
+	return source;
+}
+
+bool source_equal(const struct source_network *a, const struct source_network *b)
+{
+	return a->family == b->family && memcmp(a->network, b->network, sizeof(a->network)) == 0;
+}
+
+void source_format(const struct source_network *source, char *text, size_t size)
+{
+	uint8_t ip[16] = { 0 };
+	char address[INET6_ADDRSTRLEN] = "other addresses";
+
+	memcpy(ip, source->network, sizeof(source->network));
+	if (source->family != 0)
+		inet_ntop(source->family, ip, address, sizeof(address));
+	snprintf(text, size, "%s%s", address, source->family == AF_INET6 ? "/64" : "");
+}

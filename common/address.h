@@ -22,6 +22,12 @@ struct peer {
 	struct address remote, local;
 };
 
+/* Whom connections are counted by: an IPv4 address or an IPv6 /64. Family 0: neither. */
+struct source_network {
+	sa_family_t family;
+	uint8_t network[8];
+};
+
 /* An address that was given as text, taken apart. */
 struct address_text {
 	enum { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_VSOCK } kind;
@@ -63,5 +69,11 @@ void address_format(const struct address *, char *text, size_t size);
 
 /* Put SPIPE_PEER_ADDR, SPIPE_PEER_PORT, SPIPE_LOCAL_ADDR, SPIPE_LOCAL_PORT in the environment. */
 void peer_export(const struct peer *);
+
+struct source_network address_source(const struct address *);
+bool source_equal(const struct source_network *, const struct source_network *);
+
+/* Write `192.0.2.1`, `2001:db8::/64` or "other addresses" into `text` of `size` bytes; 64 is enough. */
+void source_format(const struct source_network *, char *text, size_t size);
 
 #endif

@@ -20,10 +20,7 @@
 /* One message with at most one descriptor in it. */
 struct message {
 	struct iovec data;
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(_Alignof(struct cmsghdr))));
 	struct msghdr header;
 };
 
@@ -33,7 +30,7 @@ static void message_set(struct message *message, void *data, size_t size)
 	message->data = (struct iovec){ .iov_base = data, .iov_len = size };
 	message->header = (struct msghdr){ .msg_iov = &message->data,
 		.msg_iovlen = 1,
-		.msg_control = &message->control,
+		.msg_control = message->control,
 		.msg_controllen = sizeof(message->control) };
 }
 
@@ -41,14 +38,16 @@ static void message_set(struct message *message, void *data, size_t size)
 static void answer(int fd, struct outcome *outcome)
 {
 	struct message message;
+	struct cmsghdr *passed;
 
 	message_set(&message, outcome, sizeof(*outcome));
-	if (fd == -1)
-		message.header.msg_controllen = 0;
-	message.control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(fd)),
+	passed = CMSG_FIRSTHDR(&message.header);
+	*passed = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(fd)),
 		.cmsg_level = SOL_SOCKET,
 		.cmsg_type = SCM_RIGHTS };
-	memcpy(CMSG_DATA(&message.control.header), &fd, sizeof(fd));
+	memcpy(CMSG_DATA(passed), &fd, sizeof(fd));
+	if (fd == -1)
+		message.header.msg_controllen = 0;
 	sendmsg(LAUNCHER_CONTROL, &message.header, MSG_NOSIGNAL);
 }
 
