@@ -44,7 +44,7 @@ void children_add(struct children *, struct child);
 /* Reap one child that has ended, and move it to *ended. Returns whether there was one. */
 bool children_reap(struct children *, struct child *ended);
 
-/* A slot for each stranger's channel, at `slots`. Returns how many there are. */
+/* Fill in a slot for each stranger's channel, at `slots`. Returns how many there are. */
 nfds_t children_watch(const struct children *, struct pollfd *slots);
 
 /* Read the reports of strangers that poll(2) found at the slots of children_watch. */
@@ -65,8 +65,10 @@ void children_set_inherited(const struct children *, bool inherited);
 /* Close the channels and free what children_init allocated. */
 void children_free(struct children *);
 
-/* Write them as text to a descriptor, and read them from there, on top of `room` places. -1: memory. */
+/* Write the children as text to a descriptor, for the program that reloading executes. */
 void children_save(const struct children *, int fd);
+
+/* Read them, and make `room` more places. Returns 0, or -1 if memory ran out. */
 int children_restore(struct children *, size_t room, FILE *);
 
 #endif
