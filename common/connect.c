@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <linux/vm_sockets.h>
 #include <netdb.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,40 +17,31 @@
 static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
     int64_t deadline)
 {
-	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct pollfd ready = { .fd = fd, .events = POLLOUT };
-	int error = 0, on = 1;
-	socklen_t error_size = sizeof(error);
+	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, error;
+	int64_t left = deadline - time_now();
+	struct timeval timeout = { .tv_sec = left / SECOND, .tv_usec = left % SECOND / 1000 };
 
 	if (fd == -1)
 		return -1;
-	if (from != NULL) {
-		/* A port that an earlier connection came from may still be in TIME_WAIT. */
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-		if (bind(fd, from->ai_addr, from->ai_addrlen) != 0)
-			error = errno;
-	}
-	if (error == 0 && connect(fd, address, size) != 0) {
-		error = errno;
-		if (error == EINPROGRESS &&
-		    poll(&ready, 1, (int)((deadline - time_now()) / (SECOND / 1000))) <= 0)
-			error = ETIMEDOUT;
-		else if (error == EINPROGRESS)
-			getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_size);
-	}
-	if (error == 0)
+	/* connect(2) heeds this, also where the queue of a UNIX socket is full. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	/* A port that an earlier connection came from may still be in TIME_WAIT. */
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (left > 0 && (from == NULL || bind(fd, from->ai_addr, from->ai_addrlen) == 0) &&
+	    connect(fd, address, size) == 0)
 		return fd;
+	error = left <= 0 || errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT : errno;
 	close(fd);
 	errno = error;
 	return -1;
 }
 
-static int connect_unix(const char *path)
+static int connect_unix(const char *path, int64_t deadline)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	memcpy(address.sun_path, path, strlen(path));
-	return try_address((struct sockaddr *)&address, sizeof(address), NULL, 0);
+	return try_address((struct sockaddr *)&address, sizeof(address), NULL, deadline);
 }
 
 static int connect_vsock(const struct address_text *text, int64_t deadline)
@@ -139,7 +129,8 @@ int connect_to(const char *target, const char *bind_text, int64_t deadline, stru
 	address_split(&text, copy, false);
 	if (text.kind == ADDRESS_TCP)
 		return connect_tcp(&text, target, bind_text, deadline, outcome);
-	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path) : connect_vsock(&text, deadline);
+	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path, deadline)
+				       : connect_vsock(&text, deadline);
 	return fd != -1
 	    ? fd
 	    : fail(outcome, EX_UNAVAILABLE, "cannot connect to %s: %s", target, strerror(errno));

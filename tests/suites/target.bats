@@ -27,11 +27,16 @@ load ../helpers/lib
 }
 
 @test "-t: all addresses of a name are tried in turn" {
-	# localhost has ::1 and 127.0.0.1 here, and only the second answers
-	getent ahosts localhost | grep -q '^::1' || skip "localhost has no IPv6 address"
+	printf '127.0.0.4 several\n127.0.0.3 several\n127.0.0.1 several\n' >hosts
+	unshare -m true || skip "no mount namespaces here"
 	listen echo cat
-	run -0 "$ENC" -k key -t "localhost:$port" -o 2 </dev/null
-	[ "$status" -ne 69 ]
+	listen dec unshare -m sh -c 'mount --bind hosts /etc/hosts && exec "$@"' - "$DEC" -k key -t "several:$port"
+	run -0 "$ENC" -k key -t "127.0.0.1:$port" <<<hello
+	[ "$output" = hello ]
+	# and when none answers, the last one is named
+	refuse
+	run -69 unshare -m sh -c 'mount --bind hosts /etc/hosts && exec "$@"' - "$ENC" -k key -t "several:$port" </dev/null
+	[[ $output == *"cannot connect to several:$port (127.0.0."[134]"): Connection refused (status 69)" ]]
 }
 
 @test "-t: nobody there: status 69, the address and the reason" {
@@ -78,6 +83,32 @@ time.sleep(1000)'
 	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -o 0.5 -k key -t "127.0.0.1:$(<full)" </dev/null
 	[ "$stderr" = "spipe-enc: the target 127.0.0.1:$(<full) did not answer in time (status 75)" ] ||
 		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)" ]
+}
+
+@test "-t: a UNIX target whose queue is full is waited for" {
+	background /usr/bin/python3 -c '
+import os, socket, time
+full = socket.socket(socket.AF_UNIX)
+full.bind("full.sock")
+full.listen(0)
+first = socket.socket(socket.AF_UNIX)
+first.connect("full.sock")
+open("ready", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+full.accept()
+connection, _ = full.accept()
+connection.sendall(b"late\n")'
+	eventually 5 test -e ready
+	run -75 --separate-stderr "$ENC" -o 0.5 -k key -t "$PWD/full.sock" </dev/null
+	[[ $stderr == *"(status 75)" ]]
+	# spipe-enc waits too; what it is answered is no handshake, so it says that
+	background "$ENC" -o 10 -k key -t "$PWD/full.sock" 2>enc.err
+	local enc=$!
+	run ! eventually 1 not alive "$enc"
+	touch go
+	ended 5 "$enc"
+	[ "$status" -eq 77 ]
 }
 
 @test "-t: spipe-dec does not touch its target before the peer has proved its key" {
