@@ -1,12 +1,12 @@
-# spipe-filters. GNU Make. What a packager may set comes first.
+# spipe-filters, for GNU make. The variables that a packager may set come first.
 
-# What is asked for after `deps` is looked at when that is done: what is built depends on what is
-# installed.
+# make deps TARGET...: make the other targets afterwards, in a make of their own, because what is
+# installed decides how the programs are built.
 ifneq ($(and $(filter deps,$(MAKECMDGOALS)),$(filter-out deps,$(MAKECMDGOALS))),)
 $(filter-out deps,$(MAKECMDGOALS)): again
 again: deps
 	$(MAKE) $(filter-out deps,$(MAKECMDGOALS))
-# A demo needs less than the tests.
+# The demo needs less than the tests.
 ifeq ($(strip $(filter-out deps,$(MAKECMDGOALS))),demo)
 GROUPS ?= build demo
 endif
@@ -27,15 +27,15 @@ INSTALL ?= install
 
 WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
 WITH_IPSEC_MB ?= no  # multi-lane packets for bulk, from Intel's library
-STATIC ?= no         # one file, half the start-up; the linker's warnings are harmless
-SANDBOX ?= yes       # no: for builds under valgrind and gcov only
+STATIC ?= no         # half the start-up time; the linker's warnings are harmless
+SANDBOX ?= yes       # no: only for valgrind and gcov
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
 
 NC ?= nc# OpenBSD's, for the units and what the generator writes
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
-ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty world of the units
+ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty root directory of the services
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
 yes = $(filter yes,$(strip $(1)))
@@ -46,7 +46,7 @@ flags = -std=gnu11 -D_GNU_SOURCE -DSPIPE_VERSION='"$(VERSION)"' -Icommon -MMD -M
 link = -Wl,-z,relro,-z,now,-z,noexecstack
 libs = -lcrypto
 
-# Registers that held secrets are cleared at each return, where the compiler can.
+# Clear registers that held secrets at each return, if the compiler can.
 zero_registers := $(shell echo | $(CC) -fzero-call-used-regs=used-gpr -E - >/dev/null 2>&1 && \
 	echo -fzero-call-used-regs=used-gpr)
 
@@ -72,7 +72,7 @@ link += -pie
 endif
 ifneq ($(call yes,$(WITH_IPSEC_MB)),)
 flags += -DWITH_IPSEC_MB
-libs += -l:libIPSec_MB.a # static: its start-up cost stays out of small connections
+libs += -l:libIPSec_MB.a # static: otherwise every connection would take the time to load it
 endif
 
 sources := $(filter-out common/packet-ipsec-mb.c,$(wildcard common/*.c))
@@ -90,7 +90,7 @@ all: $(programs)
 $(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
-# It runs at boot without our environment: the paths it writes into units are built in.
+# It runs at boot without our environment, so the paths that it writes into units are built in.
 $(BUILD)/units/units.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
 
 $(BUILD)/units/units.o: $(BUILD)/paths
@@ -104,24 +104,24 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-# Rebuild when the way to build has changed.
+# Rebuild when the compiler or a flag has changed.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' | cmp -s - $@ || \
 		echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' >$@
 
-# And the generator, when the paths have.
+# Rebuild the generator when the paths have changed.
 $(BUILD)/paths: FORCE
 	@mkdir -p $(@D)
 	@echo '$(BINDIR) $(NC)' | cmp -s - $@ || echo '$(BINDIR) $(NC)' >$@
 
-# Programs and units start anywhere.
+# Programs and units may be started in any directory.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 $(foreach name,PREFIX BINDIR MANDIR UNITDIR GENERATORDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
 	$(error $(name) must be an absolute path, not $($(name)))))
 endif
 
-# Programs that tests run: each links the code that the filters use.
+# Programs that tests run. They are linked with the code of the filters.
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
@@ -157,7 +157,7 @@ coverage:
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
-# The manual pages show the default paths: they are read in the tree, too.
+# The manual pages contain the default paths, because they are read in the source tree, too.
 page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g' \
 	-e 's|/usr/local/share/doc/spipe-filters/xinetd|$(XINETDDIR)|g'
 # $(call pages,SECTION): its manual pages; spipe-dec.1 is a link.
