@@ -60,6 +60,29 @@ void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, 
 	wipe(block, sizeof(block));
 }
 
+void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE])
+{
+	static const char label[] = "spipe key id";
+	struct hmac_key key;
+	uint8_t mac[HASH_SIZE];
+	uint64_t number = 0;
+
+	hmac_key_set(&key, secret, HASH_SIZE);
+	hmac(&key, label, strlen(label), NULL, 0, mac);
+	for (int i = 0; i < 8; i++)
+		number = number << 8 | mac[i];
+	for (int i = KEY_ID_SIZE - 2; i >= 0; i--)
+		if (i % 4 == 3)
+			text[i] = '-';
+		else {
+			text[i] = (char)('0' + number % 10);
+			number /= 10;
+		}
+	text[KEY_ID_SIZE - 1] = '\0';
+	wipe(&key, sizeof(key));
+	wipe(mac, sizeof(mac));
+}
+
 int equal_secret(const void *a, const void *b, size_t size)
 {
 	return CRYPTO_memcmp(a, b, size) == 0;

@@ -11,6 +11,7 @@
 #define DH_SIZE 256  /* an element of the 2048-bit MODP group 14, RFC 3526 */
 #define EXPONENT_SIZE 32
 #define CIPHER_KEY_SIZE 32 /* AES-256 */
+#define KEY_ID_SIZE 16     /* "123-456-789-012" */
 
 /* An HMAC-SHA256 key as the two hash states it leads to (RFC 2104, section 4). */
 struct hmac_key {
@@ -33,6 +34,12 @@ void hmac(const struct hmac_key *key, const void *a, size_t asize, const void *b
  */
 void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, uint8_t *out,
     size_t outsize);
+
+/*
+ * Write the fingerprint of a 32-byte secret into `text`: twelve digits of an HMAC with the secret as
+ * its key. It is meant to be shown, and gives away nothing about a random secret.
+ */
+void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE]);
 
 /* 1 when the `size` bytes at a and b are equal, else 0, in time that depends on size only. */
 int equal_secret(const void *a, const void *b, size_t size);
