@@ -82,7 +82,7 @@ endif
 common := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/spipe-enc $(BUILD)/spipe-dec
 ifneq ($(call yes,$(WITH_SYSTEMD)),)
-programs += $(BUILD)/spipe-generator
+programs += $(BUILD)/spipe-generator $(BUILD)/spipectl
 endif
 
 all: $(programs)
@@ -99,6 +99,11 @@ generator := $(patsubst %,$(BUILD)/%.o,units/table units/units common/address co
 
 $(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o $(generator)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+ctl := $(patsubst %.c,$(BUILD)/%.o,$(wildcard units/ctl-*.c))
+
+$(BUILD)/spipectl: $(BUILD)/units/spipectl.o $(ctl) $(common)
+	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -185,6 +190,7 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	$(place) units/hardening.conf >$(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
+	$(INSTALL) $(BUILD)/spipectl $(DESTDIR)$(BINDIR)
 	units/make-root $(DESTDIR)$(ROOTDIR)
 	$(call pages,5)
 	$(call pages,8)
@@ -193,7 +199,7 @@ else
 endif
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/spipe-enc $(DESTDIR)$(BINDIR)/spipe-dec
+	rm -f $(DESTDIR)$(BINDIR)/spipe-enc $(DESTDIR)$(BINDIR)/spipe-dec $(DESTDIR)$(BINDIR)/spipectl
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man1/%,$(wildcard man/*.1))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man5/%,$(wildcard man/*.5))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man7/%,$(wildcard man/*.7))

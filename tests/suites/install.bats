@@ -20,6 +20,7 @@ installed() {
 	diff <(installed | grep -v '^/opt/pipe/lib/spipe-filters/root/') - <<-'END'
 		/opt/pipe/bin/spipe-dec
 		/opt/pipe/bin/spipe-enc
+		/opt/pipe/bin/spipectl
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
 		/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf
 		/opt/pipe/lib/systemd/system/spipe-dec.socket
@@ -34,6 +35,7 @@ installed() {
 		/opt/pipe/share/man/man5/spipetab.5
 		/opt/pipe/share/man/man7/spipe-filters.7
 		/opt/pipe/share/man/man8/spipe-generator.8
+		/opt/pipe/share/man/man8/spipectl.8
 	END
 	# no placeholder is left, and what the files name is there
 	run ! grep -rIE '@[A-Z]+@' root

@@ -1,0 +1,15 @@
+#ifndef SPIPE_CTL_H
+#define SPIPE_CTL_H
+
+#include "outcome.h"
+
+/*
+ * The subcommands of spipectl, one file each. Each gets its own part of the command line, with its
+ * name as argv[0], and returns the exit status.
+ */
+int ctl_key(int argc, char **argv);
+
+/* Print the reason if the outcome is an error. Returns the exit status. */
+int ctl_end(const struct outcome *);
+
+#endif

@@ -1,0 +1,61 @@
+/* spipectl: what an administrator needs around the tunnels. See spipectl(8). */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "secret.h"
+
+static const char usage[] = "usage: spipectl key new file\n"
+			    "       spipectl key id file ...\n"
+			    "Make and compare keys.\n\n"
+			    "  key new FILE       make a key file\n"
+			    "  key id FILE ...    show the fingerprint of each key\n\n"
+			    "  -v, --version      show the version\n"
+			    "  -h, --help         show this help\n";
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "key", ctl_key },
+};
+
+int ctl_end(const struct outcome *outcome)
+{
+	if (outcome->status != 0)
+		fprintf(stderr, "spipectl: %s\n", outcome->reason);
+	return outcome->status;
+}
+
+static int run(int argc, char **argv)
+{
+	struct outcome outcome = { 0 };
+	const char *word = argc > 1 ? argv[1] : "";
+
+	if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0)
+		return fputs(usage, stdout) == EOF ? EX_IOERR : 0;
+	if (strcmp(word, "-v") == 0 || strcmp(word, "--version") == 0)
+		return puts("spipectl " SPIPE_VERSION) == EOF ? EX_IOERR : 0;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (strcmp(word, commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	if (*word == '\0')
+		fail(&outcome, EX_USAGE, "no command is given; see --help");
+	else
+		fail(&outcome, EX_USAGE, "%s is unknown; see --help", word);
+	return ctl_end(&outcome);
+}
+
+int main(int argc, char **argv)
+{
+	struct outcome outcome = { 0 };
+	int status;
+
+	secret_harden();
+	status = run(argc, argv);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fail(&outcome, EX_IOERR, "standard output cannot be written");
+	return ctl_end(&outcome);
+}
