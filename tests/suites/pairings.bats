@@ -9,6 +9,10 @@ server() {
 	local flag=$2
 	case $1 in
 	ours) listen "server$2" "$DEC" ${flag:+"$flag"} -k key -- "$NET" exchange back got ;;
+	listening)
+		listen "target$2" "$NET" exchange back got
+		serve "server$2" "$DEC" ${flag:+"$flag"} -k key -t "127.0.0.1:$port"
+		;;
 	spiped)
 		listen -u "target$2" "$NET" exchange back got
 		background spiped -d -F -s "$PWD/server$2.sock" -t "$PWD/target$2.sock" -k key ${flag:+"$flag"} \
@@ -19,12 +23,22 @@ server() {
 }
 
 # client KIND FLAG SERVERFLAG: run the exchange of ./in and ./out through the encrypting end. Ours and spipe:
-# its exit status is the end's.
+# its exit status is the end's. The kinds "listening" of both are ours, with a listening near side and -t.
 client() {
 	local flag=$2
 	case $1 in
 	ours-to-spiped) exchange in out "$ENC" ${flag:+"$flag"} -k key -- nc -N -U "$PWD/server$3.sock" 2>client.err ;;
 	ours) exchange in out "$ENC" ${flag:+"$flag"} -k key -- nc -N 127.0.0.1 "$port" 2>client.err ;;
+	listening | listening-to-spiped)
+		local target=127.0.0.1:$port near=$2to$3.near
+		[ "$1" = listening ] || target=$PWD/server$3.sock
+		if ! [ -e "$near" ]; then
+			serve "client$2to$3" "$ENC" ${flag:+"$flag"} -k key -t "$target"
+			echo "$port" >"$near"
+			[ "$1" != listening ] || port=${target##*:}
+		fi
+		exchange in out "127.0.0.1:$(<"$near")"
+		;;
 	spipe) exchange in out spipe -t "127.0.0.1:$port" -k key ${flag:+"$flag"} 2>client.err ;;
 	spiped)
 		if ! [ -S "client$2to$3.sock" ]; then
@@ -92,6 +106,22 @@ much() {
 	all_sizes ours ours
 }
 
+@test "spipe to a listening spipe-dec: all sizes and flags" {
+	all_sizes spipe listening
+}
+
+@test "spiped -e to a listening spipe-dec: all sizes and flags" {
+	all_sizes spiped listening
+}
+
+@test "a listening spipe-enc to spiped -d: all sizes and flags" {
+	all_sizes listening-to-spiped spiped
+}
+
+@test "a listening spipe-enc to a listening spipe-dec: all sizes and flags" {
+	all_sizes listening listening
+}
+
 @test "spipe to spipe-dec: 64 MiB both ways at once" {
 	much spipe ours
 }
@@ -106,6 +136,10 @@ much() {
 
 @test "spipe-enc to spipe-dec: 64 MiB both ways at once" {
 	much ours ours
+}
+
+@test "a listening spipe-enc to a listening spipe-dec: 64 MiB both ways at once" {
+	much listening listening
 }
 
 # What one end cannot know it cannot report: an end with -f has done its part of the handshake when the other,
