@@ -24,6 +24,12 @@ setup() {
 	: >empty
 }
 
+teardown() {
+	# the processes of `wait = yes` would outlive their xinetd
+	[ ! -s xinetd.pid ] || pkill -P "$(<xinetd.pid)" || true
+	teardown_test
+}
+
 listens() {
 	[ -n "$(near ss -Hltn "sport = :$1")" ]
 }
@@ -63,6 +69,7 @@ services() {
 	chmod +x complain
 }
 
+# start_xinetd [yes]: yes for `wait = yes`.
 start_xinetd() {
 	local port role arguments
 	{
@@ -74,7 +81,7 @@ start_xinetd() {
 				-e 's/\(user\|group\)\s*= spipe/\1 = root/' -e "s|server_args.*|server_args = $arguments|" \
 				"$TESTS/../xinetd/spipe-$role"
 		done
-	} >xinetd.conf
+	} | sed "s/wait\s*= no/wait = ${1:-no}/" >xinetd.conf
 	near_background xinetd -dontfork -f xinetd.conf -pidfile "$PWD/xinetd.pid" -filelog "$PWD/xinetd.log" \
 		>xinetd.out 2>xinetd.err
 	eventually 5 listens 8029
@@ -163,6 +170,11 @@ all_services() {
 
 @test "xinetd: nothing but protocol bytes, whatever goes wrong" {
 	start_xinetd
+	all_services
+}
+
+@test "xinetd, wait = yes: the same from one process for all connections" {
+	start_xinetd yes
 	all_services
 }
 
