@@ -32,9 +32,9 @@ SANDBOX ?= yes       # no: only for valgrind and gcov
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
 
-NC ?= nc# OpenBSD's, for the units and what the generator writes
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
+LIBDIR ?= $(PREFIX)/lib/spipe-filters# what only units run
 ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty root directory of the services
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
@@ -90,8 +90,8 @@ all: $(programs)
 $(BUILD)/spipe-enc $(BUILD)/spipe-dec: $(BUILD)/%: $(BUILD)/filters/%.o $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)
 
-# It runs at boot without our environment, so the paths that it writes into units are built in.
-$(BUILD)/units/units.o: flags += -DBINDIR='"$(BINDIR)"' -DNC='"$(strip $(NC))"'
+# It runs at boot without our environment, so the path that it writes into units is built in.
+$(BUILD)/units/units.o: flags += -DBINDIR='"$(BINDIR)"'
 
 $(BUILD)/units/units.o: $(BUILD)/paths
 
@@ -115,14 +115,14 @@ $(BUILD)/flags: FORCE
 	@echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' | cmp -s - $@ || \
 		echo '$(CC) $(flags) $(CPPFLAGS) $(CFLAGS) $(link)' >$@
 
-# Rebuild the generator when the paths have changed.
+# Rebuild the generator when that path has changed.
 $(BUILD)/paths: FORCE
 	@mkdir -p $(@D)
-	@echo '$(BINDIR) $(NC)' | cmp -s - $@ || echo '$(BINDIR) $(NC)' >$@
+	@echo '$(BINDIR)' | cmp -s - $@ || echo '$(BINDIR)' >$@
 
 # Programs and units may be started in any directory.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
-$(foreach name,PREFIX BINDIR MANDIR UNITDIR GENERATORDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
+$(foreach name,PREFIX BINDIR MANDIR UNITDIR GENERATORDIR LIBDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
 	$(error $(name) must be an absolute path, not $($(name)))))
 endif
 
@@ -161,7 +161,7 @@ coverage:
 	tests/tools/coverage
 
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
-place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@NC@|$(strip $(NC))|g'
+place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g'
 # The manual pages contain the default paths, because they are read in the source tree, too.
 page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g' \
 	-e 's|/usr/local/share/doc/spipe-filters/xinetd|$(XINETDDIR)|g'
@@ -191,6 +191,8 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
 	$(INSTALL) $(BUILD)/spipectl $(DESTDIR)$(BINDIR)
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)
+	$(INSTALL) units/renew $(DESTDIR)$(LIBDIR)
 	units/make-root $(DESTDIR)$(ROOTDIR)
 	$(call pages,5)
 	$(call pages,8)
@@ -208,9 +210,10 @@ uninstall:
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
 	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
+	rm -f $(DESTDIR)$(LIBDIR)/renew
 	units/make-root -r $(DESTDIR)$(ROOTDIR)
 	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d $(dir $(DESTDIR)$(ROOTDIR)) \
-		$(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
+		$(DESTDIR)$(LIBDIR) $(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-*

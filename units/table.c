@@ -248,6 +248,8 @@ enum needs {
 	TCP_LISTEN,
 	TCP_TARGET,
 	EXEC_TARGET,
+	ONE_SERVICE,
+	STRANGERS,
 };
 
 static const char *const needs_text[] = {
@@ -255,6 +257,8 @@ static const char *const needs_text[] = {
 	[TCP_LISTEN] = "LISTEN is a TCP address",
 	[TCP_TARGET] = "TARGET is a TCP address",
 	[EXEC_TARGET] = "TARGET is exec:",
+	[ONE_SERVICE] = "accept=yes is not given",
+	[STRANGERS] = "ROLE is dec and accept=yes is not given",
 };
 
 static const struct {
@@ -277,9 +281,12 @@ static const struct {
 	[TUNNEL_RUNAS] = { "runas", "USER or USER:GROUP", is_user_group, ANY, NULL },
 	[TUNNEL_SUPGROUP] = { "supgroup", account, is_account, ANY, NULL },
 	[TUNNEL_ENCRYPTED] = { "encrypted", NULL, NULL, ANY, NULL },
+	[TUNNEL_ACCEPT] = { "accept", "yes|no", NULL, ANY, NULL },
 	[TUNNEL_MAXCONN] = { "maxconn", count, is_count, ANY, NULL },
+	[TUNNEL_STRANGERS] = { "strangers", count, is_count, STRANGERS, NULL },
 	[TUNNEL_PERSOURCE] = { "persource", "a number from 0 to 65535", is_count_or_none,
 	    TCP_LISTEN, NULL },
+	[TUNNEL_EXIT_IDLE] = { "exit-idle", seconds, is_seconds, ONE_SERVICE, NULL },
 	[TUNNEL_NODEFER] = { "nodefer", NULL, NULL, TCP_LISTEN, NULL },
 	[TUNNEL_MODE] = { "mode", "an octal mode up to 0777", is_mode, UNIX_LISTEN, NULL },
 	[TUNNEL_USER] = { "user", account, is_account, UNIX_LISTEN, NULL },
@@ -290,6 +297,23 @@ static const struct {
 const char *tunnel_argument(enum tunnel_option option)
 {
 	return options[option].argument;
+}
+
+unsigned tunnel_number(const struct tunnel *tunnel, enum tunnel_option option, unsigned otherwise)
+{
+	uint64_t number;
+
+	return tunnel->option[option] != NULL &&
+		parse_number(tunnel->option[option], 0, UINT_MAX, &number)
+	    ? (unsigned)number
+	    : otherwise;
+}
+
+bool tunnel_one_service(const struct tunnel *tunnel)
+{
+	const char *accept = tunnel->option[TUNNEL_ACCEPT];
+
+	return accept == NULL || strcmp(accept, "no") == 0;
 }
 
 /* One option, WORD or WORD=VALUE. */
@@ -343,6 +367,8 @@ static bool meets(const struct tunnel *tunnel, enum needs needs)
 	case TCP_LISTEN: return tunnel->listen.kind == ADDRESS_TCP;
 	case TCP_TARGET: return tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP;
 	case EXEC_TARGET: return tunnel->command != NULL;
+	case ONE_SERVICE: return tunnel_one_service(tunnel);
+	case STRANGERS: return tunnel_one_service(tunnel) && tunnel->role == ROLE_DEC;
 	default: return true;
 	}
 }
@@ -356,6 +382,9 @@ static int check_together(const struct tunnel *tunnel, struct outcome *outcome)
 			    needs_text[options[i].needs]);
 	if (tunnel->network_count > 0 && !meets(tunnel, TCP_LISTEN))
 		return wrong(outcome, "option allow: only where %s", needs_text[TCP_LISTEN]);
+	if (tunnel->role == ROLE_ENC && tunnel_one_service(tunnel) &&
+	    tunnel->option[TUNNEL_PERSOURCE] != NULL)
+		return wrong(outcome, "option persource: for enc only with accept=yes");
 	if (tunnel->option[TUNNEL_NODEFER] != NULL && tunnel->role == ROLE_ENC)
 		return wrong(outcome, "option nodefer: spipe-enc never defers");
 	if (tunnel->option[TUNNEL_ENCRYPTED] != NULL && tunnel->keys[0].directory)

@@ -42,8 +42,11 @@ enum tunnel_option {
 	TUNNEL_RUNAS,
 	TUNNEL_SUPGROUP,
 	TUNNEL_ENCRYPTED,
+	TUNNEL_ACCEPT,
 	TUNNEL_MAXCONN,
+	TUNNEL_STRANGERS,
 	TUNNEL_PERSOURCE,
+	TUNNEL_EXIT_IDLE,
 	TUNNEL_NODEFER,
 	TUNNEL_MODE,
 	TUNNEL_USER,
@@ -90,6 +93,12 @@ enum table_result table_next(struct table *, struct tunnel *, struct outcome *);
 
 /* Free what the table holds. */
 void table_close(struct table *);
+
+/* The number that an option gives, or `otherwise` if it is not given. */
+unsigned tunnel_number(const struct tunnel *, enum tunnel_option, unsigned otherwise);
+
+/* Whether one service serves all connections of the tunnel: not with accept=yes. */
+bool tunnel_one_service(const struct tunnel *);
 
 /* The program's argument for an option, such as "-o " or "--linger="; NULL: it is not the program's. */
 const char *tunnel_argument(enum tunnel_option);

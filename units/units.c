@@ -10,15 +10,16 @@
 #ifndef BINDIR
 #define BINDIR "/usr/local/bin"
 #endif
-#ifndef NC
-#define NC "nc" /* OpenBSD's */
-#endif
-#ifndef SOCAT
-#define SOCAT "socat"
-#endif
 
-#define DEFAULT_MAXCONN "200"
+#define DEFAULT_MAXCONN 200
+#define DEFAULT_STRANGERS 200
+#define DEFAULT_PERSOURCE 50
+#define DEFAULT_EXIT_IDLE "300"
 #define TARGET_SOCKET "/run/target.sock" /* where the services find their UNIX target */
+
+#define MEGABYTE_FOR_ALL 64
+#define MEGABYTES_A_CONNECTION 4
+#define TASKS_A_COMMAND 64
 
 /* What the unit files are written from. */
 struct source {
@@ -82,20 +83,67 @@ static void put_header(FILE *unit, const struct source *source)
 		fprintf(unit, "SourcePath=%s\n", source->table);
 }
 
+/* --- the socket -------------------------------------------------------------------------- */
+
+static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
+{
+	const char *host = tunnel->listen.host;
+	bool v6 = strchr(host, ':') != NULL;
+
+	fputs(v6 ? "ListenStream=[" : "ListenStream=", unit);
+	if (*host != '\0') {
+		put_value(unit, host);
+		fputs(v6 ? "]:" : ":", unit);
+	}
+	fprintf(unit, "%s\n", tunnel->listen.port);
+	/* sockets.target is reached before the network has its addresses */
+	put_setting(unit, "FreeBind", "yes");
+	/* the client of the protocol speaks first; behind spipe-enc it is often the server */
+	if (tunnel->role == ROLE_DEC && tunnel->option[TUNNEL_NODEFER] == NULL)
+		put_setting(unit, "DeferAcceptSec", "5");
+	if (tunnel->network_count > 0)
+		put_setting(unit, "IPAddressDeny", "any");
+	for (int i = 0; i < tunnel->network_count; i++)
+		put_setting(unit, "IPAddressAllow", tunnel->networks[i]);
+}
+
+/* A service per connection. */
+static void put_accept_yes(FILE *unit, const struct tunnel *tunnel)
+{
+	unsigned most = tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN);
+	/* only spipe-dec has to reckon with strangers */
+	unsigned per_source = tunnel->role == ROLE_DEC ? (most + 3) / 4 : 0;
+
+	per_source = tunnel_number(tunnel, TUNNEL_PERSOURCE, per_source);
+	fprintf(unit, "Accept=yes\nMaxConnections=%u\n", most);
+	if (tunnel->listen.kind == ADDRESS_TCP && per_source > 0)
+		fprintf(unit, "MaxConnectionsPerSource=%u\n", per_source);
+	/* by default systemd slows down at 75 connections per second (since version 255) */
+	put_setting(unit, "PollLimitIntervalSec", "0");
+}
+
+/* One service for all connections. */
+static void put_accept_no(FILE *unit, const struct tunnel *tunnel)
+{
+	const char *name = tunnel->name;
+
+	fprintf(unit, "Accept=no\nService=spipe-%s@0.service\n", name);
+	/* Started again, the socket would find its address in use by a service that is running. */
+	fprintf(unit, "ExecStopPre=-systemctl stop \"spipe-%s@*.service\"\n", name);
+}
+
 static void put_socket(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
-	const struct address_text *address = &tunnel->listen;
 	const char *const *option = tunnel->option;
-	const char *most = option[TUNNEL_MAXCONN] != NULL ? option[TUNNEL_MAXCONN]
-							  : DEFAULT_MAXCONN;
-	bool v6 = address->host != NULL && strchr(address->host, ':') != NULL;
 
 	put_header(unit, source);
+	if (tunnel_one_service(tunnel))
+		fprintf(unit, "Wants=spipe-%s.path\n", tunnel->name);
 	fprintf(unit, "\n[Socket]\nSlice=spipe.slice\n");
-	switch (address->kind) {
+	switch (tunnel->listen.kind) {
 	case ADDRESS_UNIX:
-		put_setting(unit, "ListenStream", address->path);
+		put_setting(unit, "ListenStream", tunnel->listen.path);
 		put_setting(unit, "SocketMode",
 		    option[TUNNEL_MODE] != NULL ? option[TUNNEL_MODE] : "0600");
 		put_setting(unit, "SocketUser", option[TUNNEL_USER]);
@@ -103,36 +151,20 @@ static void put_socket(FILE *unit, const struct source *source)
 		put_setting(unit, "RemoveOnStop", "yes");
 		break;
 	case ADDRESS_VSOCK:
-		fprintf(unit, "ListenStream=vsock:%s:%s\n", address->host, address->port);
+		fprintf(unit, "ListenStream=vsock:%s:%s\n", tunnel->listen.host,
+		    tunnel->listen.port);
 		break;
-	case ADDRESS_TCP:
-		fputs(v6 ? "ListenStream=[" : "ListenStream=", unit);
-		if (*address->host != '\0') {
-			put_value(unit, address->host);
-			fputs(v6 ? "]:" : ":", unit);
-		}
-		fprintf(unit, "%s\n", address->port);
-		/* sockets.target comes before the network has its addresses */
-		put_setting(unit, "FreeBind", "yes");
-		/* the client of the protocol speaks first; behind spipe-enc often the server */
-		if (tunnel->role == ROLE_DEC && option[TUNNEL_NODEFER] == NULL)
-			put_setting(unit, "DeferAcceptSec", "5");
-		/* strangers come to spipe-dec only */
-		put_setting(unit, "MaxConnectionsPerSource", option[TUNNEL_PERSOURCE]);
-		if (tunnel->role == ROLE_DEC && option[TUNNEL_PERSOURCE] == NULL)
-			fprintf(unit, "MaxConnectionsPerSource=%lu\n",
-			    (strtoul(most, NULL, 10) + 3) / 4);
-		if (tunnel->network_count > 0)
-			put_setting(unit, "IPAddressDeny", "any");
-		for (int i = 0; i < tunnel->network_count; i++)
-			put_setting(unit, "IPAddressAllow", tunnel->networks[i]);
-		break;
+	case ADDRESS_TCP: put_tcp_listen(unit, tunnel); break;
 	}
-	put_setting(unit, "Accept", "yes");
-	put_setting(unit, "MaxConnections", most);
-	/* else 200 connects in 2 s would turn the socket off for good */
+	if (tunnel_one_service(tunnel))
+		put_accept_no(unit, tunnel);
+	else
+		put_accept_yes(unit, tunnel);
+	/* by default a socket is turned off for good when it starts services too often */
 	put_setting(unit, "TriggerLimitIntervalSec", "0");
 }
+
+/* --- the service ------------------------------------------------------------------------- */
 
 static void put_keys(FILE *unit, const struct tunnel *tunnel)
 {
@@ -140,26 +172,73 @@ static void put_keys(FILE *unit, const struct tunnel *tunnel)
 								    : "LoadCredential";
 	const struct tunnel_key *key;
 
+	/*
+	 * What SetCredential= says is used where there is no such file: too short for a key, so that
+	 * the program refuses it, and no rules. Without it the service would not start at all.
+	 */
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
 		fprintf(unit, "%s=%s:%s%s\n", load, key->name, key->prefix, key->path);
+		fprintf(unit, "SetCredential=%s:missing\n", key->name);
 		if (tunnel->role == ROLE_ENC || key->directory)
 			continue;
-		/* the rules of its holder, and what stands for them where there is no such file */
 		fprintf(unit, "LoadCredential=%s.conf:%s%s.conf\n", key->name, key->prefix,
 		    key->path);
 		fprintf(unit, "SetCredential=%s.conf:#\n", key->name);
 	}
 }
 
-static void put_program(FILE *unit, const struct tunnel *tunnel)
+static void put_limits_on_connections(FILE *unit, const struct tunnel *tunnel,
+    const char *exit_idle)
+{
+	fprintf(unit, " -n %u", tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN));
+	if (tunnel->role == ROLE_DEC) {
+		unsigned strangers = tunnel_number(tunnel, TUNNEL_STRANGERS, DEFAULT_STRANGERS);
+		unsigned per_source = tunnel_number(tunnel, TUNNEL_PERSOURCE, DEFAULT_PERSOURCE);
+
+		if (per_source == 0 || per_source > strangers)
+			per_source = strangers;
+		fprintf(unit, " --max-strangers=%u --max-strangers-per-source=%u", strangers,
+		    per_source);
+	}
+	if (exit_idle != NULL)
+		fprintf(unit, " --exit-idle=%s", exit_idle);
+}
+
+static void put_target(FILE *unit, const struct tunnel *tunnel)
 {
 	const struct address_text *target = &tunnel->target;
+	const char *bind = tunnel->option[TUNNEL_BIND];
+	char text[512];
+
+	if (tunnel->command != NULL) {
+		fputs(" --", unit);
+		put_words(unit, tunnel->command);
+		fputc('\n', unit);
+		return;
+	}
+	if (bind != NULL)
+		fprintf(unit, strchr(bind, ':') != NULL ? " -b [%s]" : " -b %s", bind);
+	if (target->kind == ADDRESS_UNIX)
+		snprintf(text, sizeof(text), TARGET_SOCKET);
+	else if (target->kind == ADDRESS_VSOCK)
+		snprintf(text, sizeof(text), "vsock:%s:%s", target->host, target->port);
+	else
+		snprintf(text, sizeof(text),
+		    strchr(target->host, ':') != NULL ? "[%s]:%s" : "%s:%s", target->host,
+		    target->port);
+	fputs(" -t", unit);
+	put_word(unit, text, strlen(text));
+	fputc('\n', unit);
+}
+
+static void put_program(FILE *unit, const struct tunnel *tunnel, const char *exit_idle)
+{
 	const char *const *option = tunnel->option, *argument;
 	const struct tunnel_key *key;
 
 	fprintf(unit, "ExecStart=" BINDIR "/spipe-%s", tunnel->role == ROLE_ENC ? "enc" : "dec");
-	if (tunnel->command == NULL && target->kind == ADDRESS_TCP)
-		fputs(" -p", unit);
+	if (tunnel_one_service(tunnel))
+		put_limits_on_connections(unit, tunnel, exit_idle);
 	if (option[TUNNEL_PFS] != NULL)
 		fputs(strcmp(option[TUNNEL_PFS], "no") == 0 ? " -f" : " -g", unit);
 	for (int i = 0; i < TUNNEL_OPTIONS; i++) {
@@ -170,73 +249,151 @@ static void put_program(FILE *unit, const struct tunnel *tunnel)
 	}
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++)
 		fprintf(unit, " -%c %s", key->directory ? 'K' : 'k', key->name);
-
-	if (tunnel->command != NULL) {
-		fputs(" --", unit);
-		put_words(unit, tunnel->command);
-		fputc('\n', unit);
-		return;
-	}
-	switch (target->kind) {
-	case ADDRESS_TCP:
-		fputs(" -- " NC " -F", unit);
-		if (option[TUNNEL_BIND] != NULL)
-			fprintf(unit, " -s %s", option[TUNNEL_BIND]);
-		put_word(unit, target->host, strlen(target->host));
-		fprintf(unit, " %s\n", target->port);
-		break;
-	case ADDRESS_UNIX: fputs(" -- " NC " -N -U " TARGET_SOCKET "\n", unit); break;
-	case ADDRESS_VSOCK:
-		/* -t: by default socat leaves half a second after one side's end */
-		fprintf(unit, " -- " SOCAT " -t 86400 STDIO VSOCK-CONNECT:%s:%s\n", target->host,
-		    target->port);
-		break;
-	}
+	put_target(unit, tunnel);
 }
 
-static void put_service(FILE *unit, const struct source *source)
+/* Enough for all the connections that the service may have at once, or for its only one. */
+static void put_limits(FILE *unit, const struct tunnel *tunnel)
 {
-	const struct tunnel *tunnel = source->tunnel;
+	bool one_service = tunnel_one_service(tunnel);
+	unsigned connections = one_service ? tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN)
+					   : 1;
+	unsigned strangers = one_service && tunnel->role == ROLE_DEC
+	    ? tunnel_number(tunnel, TUNNEL_STRANGERS, DEFAULT_STRANGERS)
+	    : 0;
+	/* strangers who make room for others may take a moment to go */
+	unsigned places = connections + 2 * strangers;
+	/* a connection is up to two processes: the filter and the launcher */
+	unsigned tasks = 2 * places + 16;
+
+	if (tunnel->command != NULL)
+		tasks += TASKS_A_COMMAND * connections;
+	fprintf(unit, "TasksMax=%u\n", tasks);
+	if (tunnel->command != NULL)
+		fputs(one_service ? "MemoryMax=75%\n" : "MemoryMax=1G\n", unit);
+	else
+		fprintf(unit, "MemoryMax=%uM\n",
+		    MEGABYTE_FOR_ALL + (one_service ? MEGABYTES_A_CONNECTION * connections : 0) +
+			strangers);
+	fprintf(unit, "LimitNOFILE=%u\n", (tunnel->command != NULL ? 1024 : 256) + places);
+}
+
+/* What of the network the target needs. The rest of the sandbox is in 10-hardening.conf. */
+static void put_network(FILE *unit, const struct tunnel *tunnel)
+{
 	const struct address_text *target = &tunnel->target;
 	bool command = tunnel->command != NULL;
-	const char *runas = tunnel->option[TUNNEL_RUNAS], *colon;
 
-	put_header(unit, source);
-	fprintf(unit, "\n[Service]\nType=notify\n");
-	put_keys(unit, tunnel);
-	put_program(unit, tunnel);
-	if (runas != NULL) {
-		fprintf(unit, "User=%.*s\n", (int)strcspn(runas, ":"), runas);
-		colon = strchr(runas, ':');
-		put_setting(unit, "Group", colon != NULL ? colon + 1 : NULL);
-	}
-	put_setting(unit, "SupplementaryGroups", tunnel->option[TUNNEL_SUPGROUP]);
-
-	/* What of the network the target needs. The rest of the sandbox is in 10-hardening.conf. */
-	if ((!command && target->kind == ADDRESS_UNIX) || tunnel->option[TUNNEL_NETWORK] != NULL)
+	if (command ? tunnel->option[TUNNEL_NETWORK] != NULL &&
+		    strcmp(tunnel->option[TUNNEL_NETWORK], "no") == 0
+		    : target->kind == ADDRESS_UNIX)
 		fputs("PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\n",
 		    unit);
 	else if (!command && target->kind == ADDRESS_VSOCK)
 		fputs("IPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX AF_VSOCK\n", unit);
 	else
 		fputs("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n", unit);
-	if (!command && target->kind == ADDRESS_UNIX)
+	if (command)
+		return;
+	if (target->kind == ADDRESS_UNIX)
 		fprintf(unit, "BindReadOnlyPaths=-%s:" TARGET_SOCKET "\n", target->path);
 	if (tunnel->option[TUNNEL_BIND] != NULL)
 		put_setting(unit, "SocketBindAllow", "tcp");
-	if (!command && target->kind == ADDRESS_TCP && target->numeric)
+	if (target->kind == ADDRESS_TCP && target->numeric)
 		fprintf(unit, "IPAddressDeny=any\nIPAddressAllow=%.*s\n",
 		    (int)strcspn(target->host, "%"), target->host);
 }
 
-/* A command of the administrator's own may need files, memory and processes. */
+/*
+ * What 10-hardening.conf leaves out because each connection would pay for it. One service for all
+ * connections pays once; and a command sees more of the machine.
+ */
+static void put_more_hardening(FILE *unit)
+{
+	fputs("ProtectKernelTunables=yes\nProtectHostname=yes\n"
+	      "RestrictSUIDSGID=yes\nPrivateTmp=yes\nRemoveIPC=yes\n",
+	    unit);
+}
+
+static void put_service(FILE *unit, const struct source *source)
+{
+	const struct tunnel *tunnel = source->tunnel;
+	const char *runas = tunnel->option[TUNNEL_RUNAS], *colon;
+
+	put_header(unit, source);
+	if (tunnel_one_service(tunnel))
+		/* A service that cannot start is tried again, slowly: its socket would be lost. */
+		fprintf(unit,
+		    "After=renew-spipe@%s.service\nStartLimitIntervalSec=0\n\n[Service]\n"
+		    "Sockets=spipe-%s.socket\nExecReload=kill -HUP $MAINPID\n"
+		    "Restart=on-failure\nRestartSec=5\n",
+		    tunnel->name, tunnel->name);
+	else
+		fputs("\n[Service]\n", unit);
+	fputs("Type=notify\n", unit);
+	put_keys(unit, tunnel);
+	put_program(unit, tunnel, NULL);
+	if (runas != NULL) {
+		fprintf(unit, "User=%.*s\n", (int)strcspn(runas, ":"), runas);
+		colon = strchr(runas, ':');
+		put_setting(unit, "Group", colon != NULL ? colon + 1 : NULL);
+	}
+	put_setting(unit, "SupplementaryGroups", tunnel->option[TUNNEL_SUPGROUP]);
+	put_network(unit, tunnel);
+	put_limits(unit, tunnel);
+	if (tunnel_one_service(tunnel) || tunnel->command != NULL)
+		put_more_hardening(unit);
+}
+
+/*
+ * The first instance, which the socket starts, ends when it has nothing to do. The others start
+ * while older ones still have connections: if they ended, the socket would wait for those.
+ */
+static void put_exit_idle(FILE *unit, const struct source *source)
+{
+	const char *exit_idle = source->tunnel->option[TUNNEL_EXIT_IDLE];
+
+	fputs("# Written by spipe-generator.\n\n[Service]\nExecStart=\n", unit);
+	put_program(unit, source->tunnel, exit_idle != NULL ? exit_idle : DEFAULT_EXIT_IDLE);
+}
+
+/* The world of an administrator's own command. */
 static void put_exec_world(FILE *unit, const struct source *source)
 {
 	(void)source; /* it is the same for all */
-	fputs("# Made by spipe-generator: the command sees the machine's files, read-only.\n\n"
-	      "[Service]\nRootDirectory=\nBindReadOnlyPaths=\n"
-	      "MemoryMax=1G\nTasksMax=64\nLimitNOFILE=1024\n",
+	fputs(
+	    "# Written by spipe-generator: the command sees the machine's files, read-only.\n\n"
+	    "[Service]\nRootDirectory=\nBindReadOnlyPaths=\nTemporaryFileSystem=\nReadOnlyPaths=\n",
 	    unit);
+}
+
+/* --- the watch --------------------------------------------------------------------------- */
+
+/*
+ * A service gets its keys, its UNIX target and the files that resolve names when it starts. When
+ * one of them changes, a new instance takes over.
+ */
+static void put_path(FILE *unit, const struct source *source)
+{
+	const struct tunnel *tunnel = source->tunnel;
+	const struct tunnel_key *key;
+
+	put_header(unit, source);
+	fprintf(unit, "PartOf=spipe-%s.socket\n\n[Path]\nUnit=renew-spipe@%s.service\n",
+	    tunnel->name, tunnel->name);
+	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
+		fprintf(unit, "PathChanged=%s%s\n", key->prefix, key->path);
+		if (tunnel->role == ROLE_DEC && !key->directory)
+			fprintf(unit, "PathChanged=%s%s.conf\n", key->prefix, key->path);
+	}
+	if (tunnel->command != NULL)
+		return;
+	if (tunnel->target.kind == ADDRESS_UNIX)
+		fprintf(unit, "PathChanged=%s\n", tunnel->target.path);
+	if (tunnel->target.kind == ADDRESS_TCP && !tunnel->target.numeric)
+		fputs("PathChanged=/etc/hosts\nPathChanged=/etc/nsswitch.conf\n"
+		      "PathChanged=/etc/resolv.conf\n",
+		    unit);
 }
 
 /* --- files ------------------------------------------------------------------------------- */
@@ -278,13 +435,15 @@ static int write_unit(int dir, const char *path, void (*put)(FILE *, const struc
 	return 0;
 }
 
-/* The drop-in `name` of the service. */
-static int write_drop_in(int dir, const char *name, void (*put)(FILE *, const struct source *),
-    const struct source *source, struct outcome *outcome)
+/* The drop-in `name` of the service spipe-NAME@INSTANCE.service. */
+static int write_drop_in(int dir, const char *instance, const char *name,
+    void (*put)(FILE *, const struct source *), const struct source *source,
+    struct outcome *outcome)
 {
 	char directory[128], path[192];
 
-	snprintf(directory, sizeof(directory), "spipe-%s@.service.d", source->tunnel->name);
+	snprintf(directory, sizeof(directory), "spipe-%s@%s.service.d", source->tunnel->name,
+	    instance);
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
 	return make_directory(dir, directory, outcome) == 0
 	    ? write_unit(dir, path, put, source, outcome)
@@ -305,14 +464,19 @@ static int want_socket(int dir, const char *name, struct outcome *outcome)
 int units_write(int dir, const struct tunnel *tunnel, const char *table, struct outcome *outcome)
 {
 	struct source source = { tunnel, table };
-	char socket_unit[96], service[96];
+	char socket_unit[96], service[96], path[96];
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
 	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
+	snprintf(path, sizeof(path), "spipe-%s.path", tunnel->name);
 	if (write_unit(dir, service, put_service, &source, outcome) != 0)
 		return -1;
 	if (tunnel->command != NULL &&
-	    write_drop_in(dir, "20-spipetab.conf", put_exec_world, &source, outcome) != 0)
+	    write_drop_in(dir, "", "20-exec.conf", put_exec_world, &source, outcome) != 0)
+		return -1;
+	if (tunnel_one_service(tunnel) &&
+	    (write_drop_in(dir, "0", "20-exit-idle.conf", put_exit_idle, &source, outcome) != 0 ||
+		write_unit(dir, path, put_path, &source, outcome) != 0))
 		return -1;
 	if (write_unit(dir, socket_unit, put_socket, &source, outcome) != 0)
 		return -1;

@@ -30,6 +30,19 @@ static const char *const settings[] = {
 	"Accept",
 	"MaxConnections",
 	"TriggerLimitIntervalSec",
+	"PollLimitIntervalSec",
+	"Service",
+	"Sockets",
+	"Wants",
+	"After",
+	"PartOf",
+	"StartLimitIntervalSec",
+	"Restart",
+	"RestartSec",
+	"ExecReload",
+	"ExecStopPre",
+	"Unit",
+	"PathChanged",
 	"Type",
 	"LoadCredential",
 	"LoadCredentialEncrypted",
@@ -47,6 +60,13 @@ static const char *const settings[] = {
 	"MemoryMax",
 	"TasksMax",
 	"LimitNOFILE",
+	"TemporaryFileSystem",
+	"ReadOnlyPaths",
+	"ProtectKernelTunables",
+	"ProtectHostname",
+	"RestrictSUIDSGID",
+	"PrivateTmp",
+	"RemoveIPC",
 };
 
 static void check_setting(const char *line)
@@ -62,7 +82,7 @@ static void check_setting(const char *line)
 	CHECK(!"a known setting");
 known:
 	CHECK(line[strlen(line) - 1] != '\\');
-	if (strncmp(line, "ExecStart=", 10) == 0)
+	if (strncmp(line, "ExecStart=", 10) == 0 && equals[1] != '\0')
 		CHECK(equals[1] == '/' && strstr(equals, "/spipe-") != NULL);
 	if (strncmp(line, "Type=", 5) == 0)
 		CHECK(strcmp(equals + 1, "notify") == 0);
@@ -85,7 +105,7 @@ static void check_unit(const char *path)
 			continue;
 		if (line[0] == '[')
 			CHECK(strcmp(line, "[Unit]") == 0 || strcmp(line, "[Socket]") == 0 ||
-			    strcmp(line, "[Service]") == 0);
+			    strcmp(line, "[Service]") == 0 || strcmp(line, "[Path]") == 0);
 		else
 			check_setting(line);
 	}
@@ -104,7 +124,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
 		return 0;
 	CHECK(ftw->level <= 2);
 	CHECK(strncmp(name, "spipe-", 6) == 0 || strcmp(name, "sockets.target.wants") == 0 ||
-	    strcmp(name, "20-spipetab.conf") == 0);
+	    strcmp(name, "20-exec.conf") == 0 || strcmp(name, "20-exit-idle.conf") == 0);
 	if (type == FTW_F)
 		check_unit(path);
 	CHECK(remove(path) == 0);

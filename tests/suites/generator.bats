@@ -61,11 +61,20 @@ wrong() {
 	diff <(find out ! -type d -printf '%P\n' | sort) - <<-'EOF'
 		sockets.target.wants/spipe-after.socket
 		sockets.target.wants/spipe-before.socket
+		spipe-after.path
 		spipe-after.socket
 		spipe-after@.service
+		spipe-after@0.service.d/20-exit-idle.conf
+		spipe-before.path
 		spipe-before.socket
 		spipe-before@.service
+		spipe-before@0.service.d/20-exit-idle.conf
 	EOF
+}
+
+# The ExecStart= of the first instance of tunnel NAME, without the path and the program's name.
+program() {
+	sed -n 's/^ExecStart=[^ ]*\/spipe-...  *\(.*\)/\1/p' "out/spipe-$1@0.service.d/20-exit-idle.conf"
 }
 
 @test "TCP to TCP for spipe-dec" {
@@ -73,30 +82,74 @@ wrong() {
 	[ "$status" -eq 0 ]
 	[ ! -s err ]
 	[ "$(readlink out/sockets.target.wants/spipe-mail-in.socket)" = ../spipe-mail-in.socket ]
-	has out/spipe-mail-in.socket 'ListenStream=[::]:8025' Accept=yes MaxConnections=201 \
-		MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes \
-		Slice=spipe.slice "SourcePath=$PWD/tab"
-	has out/spipe-mail-in@.service Type=notify \
-		LoadCredential=mail.key:/etc/spipe/mail.key \
+	has out/spipe-mail-in.socket 'ListenStream=[::]:8025' Accept=no Service=spipe-mail-in@0.service \
+		'ExecStopPre=-systemctl stop "spipe-mail-in@*.service"' Wants=spipe-mail-in.path \
+		TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes Slice=spipe.slice "SourcePath=$PWD/tab"
+	lacks out/spipe-mail-in.socket ^MaxConn
+	has out/spipe-mail-in@.service Type=notify Sockets=spipe-mail-in.socket 'ExecReload=kill -HUP $MAINPID' \
+		Restart=on-failure StartLimitIntervalSec=0 After=renew-spipe@mail-in.service \
+		LoadCredential=mail.key:/etc/spipe/mail.key SetCredential=mail.key:missing \
 		LoadCredential=mail.key.conf:/etc/spipe/mail.key.conf 'SetCredential=mail.key.conf:#' \
 		IPAddressDeny=any IPAddressAllow=127.0.0.1 \
 		'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6'
-	grep -qE '^ExecStart=/.*/spipe-dec -p -g -k mail.key -- nc[a-z.]* -F "127.0.0.1" 25$' \
+	grep -qE '^ExecStart=/.*/spipe-dec -n 201 --max-strangers=200 --max-strangers-per-source=50 -g -k mail.key -t "127.0.0.1:25"$' \
 		out/spipe-mail-in@.service
+	[ "$(program mail-in)" = '-n 201 --max-strangers=200 --max-strangers-per-source=50 --exit-idle=300 -g -k mail.key -t "127.0.0.1:25"' ]
+	# a new instance takes over when one of these changes
+	has out/spipe-mail-in.path Unit=renew-spipe@mail-in.service PartOf=spipe-mail-in.socket \
+		PathChanged=/etc/spipe/mail.key PathChanged=/etc/spipe/mail.key.conf
+	lacks out/spipe-mail-in.path resolv
 	# how long it may take to start: 10-hardening.conf
 	lacks out/spipe-mail-in@.service ^PrivateNetwork ^Timeout
 	[ -z "$(ls -A early)$(ls -A late)" ]
+}
+
+@test "accept=yes: a service per connection" {
+	generate 'a dec 1 2 k accept=yes,maxconn=201' 'b enc /b host:2 k accept=yes' \
+		'c dec 3 2 k accept=yes,maxconn=9,persource=2' 'd dec 4 2 k accept=yes,persource=0' \
+		'e enc 5 2 k accept=yes,persource=3' 'f dec 6 2 k accept=no'
+	[ "$status" -eq 0 ]
+	has out/spipe-a.socket Accept=yes MaxConnections=201 MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 \
+		PollLimitIntervalSec=0
+	lacks out/spipe-a.socket ^Service ^Exec path
+	lacks out/spipe-a@.service ^Sockets ^ExecReload ^Restart ^After
+	grep -qE '^ExecStart=/[^ ]*/spipe-dec -k k -t "127.0.0.1:2"$' out/spipe-a@.service
+	has out/spipe-a@.service TasksMax=18 MemoryMax=64M
+	[ ! -e out/spipe-a.path ]
+	[ ! -e out/spipe-a@0.service.d ]
+	has out/spipe-b.socket MaxConnections=200
+	lacks out/spipe-b.socket PerSource
+	has out/spipe-c.socket MaxConnections=9 MaxConnectionsPerSource=2
+	lacks out/spipe-d.socket PerSource
+	has out/spipe-e.socket MaxConnectionsPerSource=3
+	has out/spipe-f.socket Accept=no
+}
+
+@test "limits: of the program, and of what all its connections may use" {
+	generate 'a dec 1 2 k maxconn=10,strangers=5,persource=3,exit-idle=2.5' 'b dec 2 2 k persource=0' \
+		'c dec 3 2 k strangers=20' 'd enc 4 2 k maxconn=10' 'e dec 5 exec:/bin/cat k maxconn=10,strangers=5'
+	[ "$status" -eq 0 ]
+	[ "$(program a)" = '-n 10 --max-strangers=5 --max-strangers-per-source=3 --exit-idle=2.5 -k k -t "127.0.0.1:2"' ]
+	[ "$(program b)" = '-n 200 --max-strangers=200 --max-strangers-per-source=200 --exit-idle=300 -k k -t "127.0.0.1:2"' ]
+	[ "$(program c)" = '-n 200 --max-strangers=20 --max-strangers-per-source=20 --exit-idle=300 -k k -t "127.0.0.1:2"' ]
+	[ "$(program d)" = '-n 10 --exit-idle=300 -k k -t "127.0.0.1:2"' ]
+	# ten connections and twice five strangers, with two processes each
+	has out/spipe-a@.service TasksMax=56 MemoryMax=109M LimitNOFILE=276
+	has out/spipe-d@.service TasksMax=36 MemoryMax=104M LimitNOFILE=266
+	has out/spipe-e@.service TasksMax=696 MemoryMax=75% LimitNOFILE=1044
 }
 
 @test "a UNIX socket in front, spipe-enc, a target by name" {
 	generate 'redis enc /run/redis-far.sock db.example.net:7379 redis.key mode=0660,group=www-data'
 	[ "$status" -eq 0 ]
 	has out/spipe-redis.socket ListenStream=/run/redis-far.sock SocketMode=0660 \
-		SocketGroup=www-data RemoveOnStop=yes MaxConnections=200
+		SocketGroup=www-data RemoveOnStop=yes
 	lacks out/spipe-redis.socket Defer PerSource
 	lacks out/spipe-redis@.service ^IPAddress '\.conf'
-	grep -qE 'spipe-enc -p -k redis.key -- nc[a-z.]* -F "db.example.net" 7379$' \
-		out/spipe-redis@.service
+	[ "$(program redis)" = '-n 200 --exit-idle=300 -k redis.key -t "db.example.net:7379"' ]
+	has out/spipe-redis.path PathChanged=/etc/spipe/redis.key PathChanged=/etc/resolv.conf PathChanged=/etc/hosts \
+		PathChanged=/etc/nsswitch.conf
+	lacks out/spipe-redis.path '\.key\.conf'
 	generate 'redis enc /run/redis-far.sock db.example.net:7379 redis.key'
 	has out/spipe-redis.socket SocketMode=0600
 }
@@ -107,7 +160,9 @@ wrong() {
 	has out/spipe-x.socket ListenStream=8025
 	has out/spipe-x@.service PrivateNetwork=yes RestrictAddressFamilies=AF_UNIX IPAddressDeny=any \
 		BindReadOnlyPaths=-/run/app.sock:/run/target.sock LoadCredential=k:/root/k
-	grep -qE 'spipe-dec -k k -- nc[a-z.]* -N -U /run/target.sock$' out/spipe-x@.service
+	[[ $(program x) = *'-k k -t "/run/target.sock"' ]]
+	# the socket of a service that has restarted is a new one
+	has out/spipe-x.path PathChanged=/run/app.sock PathChanged=/root/k
 }
 
 @test "every form of an address" {
@@ -117,16 +172,16 @@ wrong() {
 	[ "$status" -eq 0 ]
 	has out/spipe-a.socket ListenStream=192.0.2.1:1
 	has out/spipe-a@.service IPAddressAllow=2001:db8::1
-	grep -q -e '-F "2001:db8::1" 2$' out/spipe-a@.service
+	[[ $(program a) = *' -t "[2001:db8::1]:2"' ]]
 	has out/spipe-b.socket ListenStream=192.0.2.1:2
 	has out/spipe-c.socket 'ListenStream=[fe80::1%%eth0]:1'
 	has out/spipe-c@.service IPAddressAllow=fe80::2
-	grep -q -e '-F "fe80::2%%eth0.5" 2$' out/spipe-c@.service
+	[[ $(program c) = *' -t "[fe80::2%%eth0.5]:2"' ]]
 	has out/spipe-d.socket ListenStream=vsock:3:1
-	grep -q -e '-- socat -t 86400 STDIO VSOCK-CONNECT:2:1234$' out/spipe-d@.service
+	[[ $(program d) = *' -t "vsock:2:1234"' ]]
 	has out/spipe-d@.service 'RestrictAddressFamilies=AF_UNIX AF_VSOCK'
 	has out/spipe-e.socket ListenStream=vsock::2
-	grep -q -e '-F "127.0.0.1" 2$' out/spipe-e@.service
+	[[ $(program e) = *' -t "127.0.0.1:2"' ]]
 	# the plain side is this machine's own
 	has out/spipe-f.socket ListenStream=127.0.0.1:1
 }
@@ -134,58 +189,63 @@ wrong() {
 @test "a command as the target: quotes around the field, no shell, nothing that systemd expands" {
 	generate 'x dec 1 "exec:/bin/prog  $HOME %n \x41 ; '"it's"' -o=a,b"	k	fdpass,network=no'
 	[ "$status" -eq 0 ]
-	grep -qF -e '/spipe-dec -p -k k -- "/bin/prog" "$$HOME" "%%n" "\\x41" ";" "it'"'"'s" "-o=a,b"' \
+	grep -qF -e ' -p -k k -- "/bin/prog" "$$HOME" "%%n" "\\x41" ";" "it'"'"'s" "-o=a,b"' \
 		out/spipe-x@.service
 	has out/spipe-x@.service PrivateNetwork=yes
-	has out/spipe-x@.service.d/20-spipetab.conf RootDirectory= BindReadOnlyPaths=
+	has out/spipe-x@.service.d/20-exec.conf RootDirectory= BindReadOnlyPaths=
 	generate 'x dec 1 exec:/bin/cat k'
 	grep -qF -e ' -- "/bin/cat"' out/spipe-x@.service
 	lacks out/spipe-x@.service ^PrivateNetwork
 }
 
 @test "every option of the programs has its word" {
-	generate 'a dec 1 2 k pfs=no,keepalive=no,timeout=2.5,idle=60,linger=0.5,proxy=1,sandbox=require' \
+	generate 'a dec 1 2 k pfs=no,keepalive=no,timeout=.5,idle=60,linger=0.5,proxy=1,sandbox=require' \
 		'b dec 2 2 new key=/x/old,key=older,encrypted' \
-		'c dec 3 2 clients/ runas=www-data:adm,supgroup=redis,nodefer,persource=7,noauto' \
+		'c dec 3 2 clients/ runas=www-data:adm,supgroup=redis,nodefer,noauto' \
 		'd dec 4 2 k allow=192.0.2.0/24,allow=2001:db8::/32,allow=127.0.0.1,bind=127.0.0.2' \
-		'e enc /run/e 2 k user=www-data,mode=600'
+		'e enc /run/e [::1]:2 k user=www-data,mode=600,bind=::1'
 	[ "$status" -eq 0 ]
-	grep -q -e '-p -f -j -o 2.5 -i 60 --linger=0.5 --proxy-protocol=1 --sandbox=require -k k --' \
-		out/spipe-a@.service
+	[[ $(program a) = *' -f -j -o .5 -i 60 --linger=0.5 --proxy-protocol=1 --sandbox=require -k k -t '* ]]
 	has out/spipe-b@.service LoadCredentialEncrypted=new:/etc/spipe/new \
 		LoadCredentialEncrypted=old:/x/old LoadCredentialEncrypted=older:/etc/spipe/older \
 		LoadCredential=old.conf:/x/old.conf 'SetCredential=old.conf:#'
-	grep -q -e '-k new -k old -k older --' out/spipe-b@.service
+	[[ $(program b) = *' -k new -k old -k older -t '* ]]
+	has out/spipe-b.path PathChanged=/etc/spipe/new PathChanged=/x/old PathChanged=/x/old.conf \
+		PathChanged=/etc/spipe/older
 	has out/spipe-c@.service LoadCredential=clients:/etc/spipe/clients User=www-data Group=adm \
-		SupplementaryGroups=redis
-	grep -q -e '-K clients --' out/spipe-c@.service
-	lacks out/spipe-c@.service SetCredential
-	has out/spipe-c.socket MaxConnectionsPerSource=7
+		SupplementaryGroups=redis SetCredential=clients:missing
+	[[ $(program c) = *' -K clients -t '* ]]
+	lacks out/spipe-c@.service '\.conf'
+	has out/spipe-c.path PathChanged=/etc/spipe/clients
+	lacks out/spipe-c.path '\.conf'
 	lacks out/spipe-c.socket Defer
 	[ ! -e out/sockets.target.wants/spipe-c.socket ]
 	has out/spipe-d.socket IPAddressDeny=any IPAddressAllow=192.0.2.0/24 \
 		IPAddressAllow=2001:db8::/32 IPAddressAllow=127.0.0.1
-	grep -q -e '-F -s 127.0.0.2 "127.0.0.1" 2$' out/spipe-d@.service
+	[[ $(program d) = *' -b 127.0.0.2 -t "127.0.0.1:2"' ]]
 	has out/spipe-d@.service SocketBindAllow=tcp
 	has out/spipe-e.socket SocketUser=www-data SocketMode=600
+	[[ $(program e) = *' -b [::1] -t "[::1]:2"' ]]
 }
 
 @test "each word is a word that spipe-enc and spipe-dec know" {
-	[ -x "$DEC" ] || skip "not built yet"
-	local role=dec command
+	local role words
 	for role in dec enc; do
-		generate "a $role 1 2 key pfs=no,keepalive=no,timeout=2.5,idle=60,linger=0.5,proxy=1,sandbox=require"
-		command=$(sed -n 's/^ExecStart=[^ ]*\/spipe-... \(.*\) -- .*/\1/p' out/spipe-a@.service)
-		status=0
-		# shellcheck disable=SC2086
-		timeout -s KILL 10 "$BUILD/spipe-$role" $command -o 0.2 true </dev/null >/dev/null 2>err || status=$?
-		# -o is there twice now: that, and no other word, is the error
-		[ "$status" -eq 64 ]
-		grep -q -e timeout -e -o err
-		status=0
-		# shellcheck disable=SC2086
-		timeout -s KILL 10 "$BUILD/spipe-$role" $command true </dev/null >/dev/null 2>err || status=$?
-		[ "$status" -ne 64 ]
+		generate "a $role 1 2 key bind=::1,pfs=no,keepalive=no,timeout=.5,idle=60,linger=0.5,proxy=1,sandbox=require" \
+			"b $role 2 3 key accept=yes,pfs=require"
+		# the words as systemd makes them, of both kinds of service
+		for words in "$(program a)" "$(sed -n 's/^ExecStart=[^ ]* //p' out/spipe-b@.service)"; do
+			words=${words//\"/}
+			status=0
+			# shellcheck disable=SC2086
+			timeout -s KILL 10 "$BUILD/spipe-$role" $words --version </dev/null >version 2>err || status=$?
+			[ "$status" -eq 0 ]
+			grep -q "^spipe-$role " version
+			status=0
+			# shellcheck disable=SC2086
+			timeout -s KILL 10 "$BUILD/spipe-$role" $words --no-such-word </dev/null 2>err || status=$?
+			[ "$status" -eq 64 ]
+		done
 	done
 }
 
@@ -245,6 +305,13 @@ wrong() {
 		bind=host key key= key=../x 'maxconn=1%n' NOAUTO; do
 		wrong '' "x dec 1 2 k $bad"
 	done
+	for bad in accept accept=maybe strangers=0 strangers exit-idle=0 exit-idle=x exit-idle; do
+		wrong "option ${bad%%=*} wants" "x dec 1 2 k $bad"
+	done
+	wrong 'only where accept=yes is not given' 'x dec 1 2 k accept=yes,exit-idle=5'
+	wrong 'only where ROLE is dec and accept=yes is not given' 'x dec 1 2 k accept=yes,strangers=5'
+	wrong 'only where ROLE is dec and accept=yes is not given' 'x enc 1 2 k strangers=5'
+	wrong 'for enc only with accept=yes' 'x enc 1 2 k persource=5'
 	for bad in mode=0660 user=root group=root; do
 		wrong 'only where LISTEN is a UNIX socket' "x dec 1 2 k $bad"
 	done
@@ -331,11 +398,12 @@ wrong() {
 }
 
 @test "a key that is not there yet: a warning with its path, and the units all the same" {
-	mkdir keys
+	mkdir keys colon
 	cp key keys/there
+	touch colon/a:b
 	generate '# the second line' "a dec 1 2 $PWD/keys/there key=$PWD/keys/gone" "b dec 2 2 $PWD/nowhere/" \
 		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
-		"wrong dec 6 nowhere $PWD/keys/gone"
+		"wrong dec 6 nowhere $PWD/keys/gone" "f dec 7 2 $PWD/colon/"
 	[ "$status" -eq 1 ]
 	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not host:port, [address]:port, /path or vsock:CID:port" ]
 	diff warnings - <<-END
@@ -343,9 +411,10 @@ wrong() {
 		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
 		spipe-generator: $PWD/tab:4: warning: no key file /etc/spipe/spipe-test-no-such.key: connections will fail without it
 		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
+		spipe-generator: $PWD/tab:8: warning: a colon in the name of $PWD/colon/a:b: systemd cannot pass the keys on until it is renamed
 	END
-	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 5 ]
-	[ "$(find out -name '*.service' -type f | wc -l)" -eq 5 ]
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 6 ]
+	[ "$(find out -name '*.service' -type f | wc -l)" -eq 6 ]
 	generate "a dec 1 2 $PWD/keys/gone"
 	[ "$status" -eq 0 ]
 }
@@ -373,8 +442,8 @@ wrong() {
 			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
 			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
 			generate "$line"
-			if grep -rvhE '^(#.*|\[(Unit|Socket|Service)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Max[A-Za-z]*|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork)=.*|)$' out |
-				grep -vE '^ExecStart=/[^ ]*/spipe-dec( -[pokKNFU]| [a-z=]+)* -- ("([^"\$%]|\\\\|\\"|\$\$|%%)*"| |nc[a-z.]*|-[FNU]|[a-z0-9=]+|/run/target.sock)+$'; then
+			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=spipe-x\.path|PartOf=spipe-x\.socket|After=renew-spipe@x\.service|Unit=renew-spipe@x\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
+				grep -vE '^ExecStart=/[^ ]*/spipe-dec -n 200 --max-strangers=200 --max-strangers-per-source=50( --exit-idle=300)?( -[okK]| [a-z=0-9]+)* (-t|--)( "([^"\$%]|\\\\|\\"|\$\$|%%)*")+$'; then
 				printf 'from: %s\n' "$line"
 				return 1
 			fi
@@ -432,6 +501,17 @@ wrong() {
 		[ "$status" -eq 1 ]
 		[ -z "$(ls out)" ]
 	fi
+}
+
+@test "units are readable for all, whatever the umask" {
+	umask 077
+	generate 'a dec 1 exec:/bin/cat k'
+	umask 0
+	[ "$(find out -mindepth 1 -type f ! -perm 644 | wc -l)" -eq 0 ]
+	[ "$(find out -mindepth 1 -type d ! -perm 755 | wc -l)" -eq 0 ]
+	generate 'a dec 1 exec:/bin/cat k'
+	[ "$(find out -mindepth 1 -type f ! -perm 644 | wc -l)" -eq 0 ]
+	[ "$(find out -mindepth 1 -type d ! -perm 755 | wc -l)" -eq 0 ]
 }
 
 @test "a thousand tunnels" {

@@ -21,7 +21,9 @@ installed() {
 		/opt/pipe/bin/spipe-dec
 		/opt/pipe/bin/spipe-enc
 		/opt/pipe/bin/spipectl
+		/opt/pipe/lib/spipe-filters/renew
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
+		/opt/pipe/lib/systemd/system/renew-spipe@.service
 		/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf
 		/opt/pipe/lib/systemd/system/spipe-dec.socket
 		/opt/pipe/lib/systemd/system/spipe-dec@.service
@@ -41,6 +43,7 @@ installed() {
 	run ! grep -rIE '@[A-Z]+@' root
 	grep -rhoE '/opt/pipe/bin/[a-z-]+' root/opt/pipe/lib/systemd/system root/opt/pipe/share/doc | sort -u >programs
 	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc | diff programs -
+	[ -x "root$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' root/opt/pipe/lib/systemd/system/renew-spipe@.service)" ]
 	dir=$(sed -n 's/^RootDirectory=//p' root/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf)
 	[ -d "root$dir/usr" ]
 	# the manual pages': what they tell to type is there
@@ -48,7 +51,8 @@ installed() {
 	for page in 5/spipetab 8/spipe-generator; do
 		grep -q '/opt/pipe/lib/systemd/system-generators/spipe-generator' "root/opt/pipe/share/man/man$page.${page%%/*}"
 	done
-	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man7/spipe-filters.7)" -eq 4 ]
+	[ "$(grep -c '/opt/pipe/bin/spipe-dec ' root/opt/pipe/share/man/man7/spipe-filters.7)" -eq \
+		"$(grep -c '/usr/local/bin/spipe-dec ' "$TREE/man/spipe-filters.7")" ]
 	grep -q '/opt/pipe/share/doc/spipe-filters/xinetd' root/opt/pipe/share/man/man7/spipe-filters.7
 	[ "$(readlink root/opt/pipe/share/man/man1/spipe-dec.1)" = spipe-enc.1 ]
 	# the generator's too
