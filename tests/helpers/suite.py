@@ -119,12 +119,11 @@ def children():
 def kill_children():
     """Kill all that a case has left, and what those have left."""
     while pids := children():
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass  # a thread or a Popen of the case was faster
+        # All before any is waited for: a traced one is gone only when its tracer is.
+        for action in (lambda pid: os.kill(pid, signal.SIGKILL)), (lambda pid: os.waitpid(pid, 0)):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    action(pid)  # unless a thread or a Popen of the case was faster
 
 
 def too_late(*_):
