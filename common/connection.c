@@ -64,9 +64,8 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
-	crypto_start();
 	c->secrets = secret_alloc(sizeof(*c->secrets));
-	if (c->secrets == NULL)
+	if (c->secrets == NULL || crypto_start() != 0 || crypto_use_secret_memory() != 0)
 		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
 	c->secrets->handshake.pfs = !options->no_pfs;
 	c->secrets->handshake.require_pfs = options->require_pfs;

@@ -1,17 +1,121 @@
 #include "crypto.h"
 
+#include <endian.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include <openssl/bn.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 
 #include "secret.h"
 
-void crypto_start(void)
+/*
+ * The memory that libcrypto uses once it handles keys. Blocks are taken one after the other, and
+ * all are given back together: an exponentiation leaves nothing behind, and a cipher stays.
+ */
+struct arena {
+	size_t used;   /* bytes */
+	size_t blocks; /* not freed yet */
+	_Alignas(64) uint8_t bytes[32 * 1024 - 64];
+};
+
+static struct arena *arena; /* NULL: libcrypto uses malloc(3) */
+
+static bool in_arena(const void *p)
 {
+	return arena != NULL && (const uint8_t *)p >= arena->bytes &&
+	    (const uint8_t *)p < arena->bytes + sizeof(arena->bytes);
+}
+
+static void *arena_malloc(size_t size, const char *file, int line)
+{
+	void *p;
+
+	(void)file, (void)line;
+	if (arena == NULL)
+		return malloc(size);
+	if (size > sizeof(arena->bytes) - 15 - arena->used)
+		return NULL;
+	p = arena->bytes + arena->used;
+	arena->used += (size + 15) / 16 * 16;
+	arena->blocks++;
+	return p;
+}
+
+static void arena_free(void *p, const char *file, int line)
+{
+	(void)file, (void)line;
+	if (!in_arena(p)) {
+		free(p);
+	} else if (--arena->blocks == 0) {
+		wipe(arena->bytes, arena->used);
+		arena->used = 0;
+	}
+}
+
+static void *arena_realloc(void *p, size_t size, const char *file, int line)
+{
+	size_t most; /* what the old block's size may be */
+	void *new;
+
+	if (!in_arena(p) && (arena == NULL || p != NULL))
+		return realloc(p, size);
+	new = arena_malloc(size, file, line);
+	if (new == NULL || p == NULL)
+		return new;
+	most = (size_t)((uint8_t *)new - (uint8_t *)p);
+	memcpy(new, p, size < most ? size : most);
+	arena_free(p, file, line);
+	return new;
+}
+
+static BIGNUM *prime; /* of group 14 */
+static BN_MONT_CTX *montgomery;
+static const EVP_CIPHER *aes_256_ctr;
+
+int crypto_start(void)
+{
+	static const uint8_t key[CIPHER_KEY_SIZE];
+	struct evp_cipher_ctx_st *cipher;
+	BN_CTX *scratch;
+
+	if (aes_256_ctr != NULL)
+		return 0;
+	CRYPTO_set_mem_functions(arena_malloc, arena_realloc, arena_free);
 	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
 	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
+	prime = BN_get_rfc3526_prime_2048(NULL);
+	montgomery = BN_MONT_CTX_new();
+	scratch = BN_CTX_new();
+	if (prime == NULL || montgomery == NULL || scratch == NULL ||
+	    !BN_MONT_CTX_set(montgomery, prime, scratch))
+		return -1;
+	BN_CTX_free(scratch);
+	/*
+	 * A copied method is used as it is. Without the copy it would be fetched from a provider, which
+	 * sets all of its ciphers up first and costs a millisecond. OpenSSL 4 knows no such copies.
+	 */
+#if OPENSSL_VERSION_NUMBER < 0x40000000L
+	aes_256_ctr = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
+#else
+	aes_256_ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+#endif
+	if (aes_256_ctr == NULL)
+		return -1;
+	/* The first cipher of all makes libcrypto allocate what it keeps. */
+	cipher = cipher_new(key);
+	cipher_free(cipher);
+	return cipher != NULL ? 0 : -1;
+}
+
+int crypto_use_secret_memory(void)
+{
+	if (arena == NULL)
+		arena = secret_alloc(sizeof(*arena));
+	return arena != NULL ? 0 : -1;
 }
 
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size)
@@ -83,6 +187,32 @@ void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE
 	wipe(mac, sizeof(mac));
 }
 
+struct evp_cipher_ctx_st *cipher_new(const uint8_t key[static CIPHER_KEY_SIZE])
+{
+	struct evp_cipher_ctx_st *cipher = crypto_start() == 0 ? EVP_CIPHER_CTX_new() : NULL;
+
+	if (cipher != NULL && EVP_EncryptInit_ex(cipher, aes_256_ctr, NULL, key, NULL) == 1)
+		return cipher;
+	EVP_CIPHER_CTX_free(cipher);
+	return NULL;
+}
+
+int cipher_crypt(struct evp_cipher_ctx_st *cipher, uint64_t number, uint8_t *data, size_t size)
+{
+	uint64_t counter[2] = { htobe64(number), 0 };
+	int done;
+
+	return EVP_EncryptInit_ex(cipher, NULL, NULL, NULL, (uint8_t *)counter) == 1 &&
+		EVP_EncryptUpdate(cipher, data, &done, data, (int)size) == 1 && done == (int)size
+	    ? 0
+	    : -1;
+}
+
+void cipher_free(struct evp_cipher_ctx_st *cipher)
+{
+	EVP_CIPHER_CTX_free(cipher);
+}
+
 int equal_secret(const void *a, const void *b, size_t size)
 {
 	return CRYPTO_memcmp(a, b, size) == 0;
@@ -91,21 +221,17 @@ int equal_secret(const void *a, const void *b, size_t size)
 int dh_power(uint8_t out[static DH_SIZE], const uint8_t *base,
     const uint8_t exponent[static EXPONENT_SIZE])
 {
+	int result = -1, started = crypto_start();
 	BN_CTX *scratch = BN_CTX_new();
-	BN_MONT_CTX *montgomery = BN_MONT_CTX_new();
-	BIGNUM *p = BN_get_rfc3526_prime_2048(NULL);
 	BIGNUM *g = BN_new();
 	BIGNUM *x = BN_bin2bn(exponent, EXPONENT_SIZE, NULL);
 	BIGNUM *y = BN_new();
-	int result = -1;
 
-	if (scratch == NULL || montgomery == NULL || p == NULL || g == NULL || x == NULL ||
-	    y == NULL)
+	if (started != 0 || scratch == NULL || g == NULL || x == NULL || y == NULL)
 		goto done;
 	BN_set_flags(x, BN_FLG_CONSTTIME);
 	if (!(base == NULL ? BN_set_word(g, 2) : BN_bin2bn(base, DH_SIZE, g) != NULL) ||
-	    !BN_MONT_CTX_set(montgomery, p, scratch) ||
-	    !BN_mod_exp_mont_consttime(y, g, x, p, scratch, montgomery) ||
+	    !BN_mod_exp_mont_consttime(y, g, x, prime, scratch, montgomery) ||
 	    BN_bn2binpad(y, out, DH_SIZE) != DH_SIZE)
 		goto done;
 	result = 0;
@@ -113,8 +239,6 @@ done:
 	BN_clear_free(y);
 	BN_clear_free(x);
 	BN_clear_free(g);
-	BN_free(p);
-	BN_MONT_CTX_free(montgomery);
 	BN_CTX_free(scratch);
 	return result;
 }
@@ -122,11 +246,9 @@ done:
 enum dh_kind dh_classify(const uint8_t y[static DH_SIZE])
 {
 	uint8_t p[DH_SIZE], one[DH_SIZE] = { [DH_SIZE - 1] = 1 }, zero[DH_SIZE] = { 0 };
-	BIGNUM *prime = BN_get_rfc3526_prime_2048(NULL);
-	int known = prime != NULL && BN_bn2binpad(prime, p, DH_SIZE) == DH_SIZE;
 
-	BN_free(prime);
-	if (!known || memcmp(y, p, DH_SIZE) >= 0)
+	if (crypto_start() != 0 || BN_bn2binpad(prime, p, DH_SIZE) != DH_SIZE ||
+	    memcmp(y, p, DH_SIZE) >= 0)
 		return DH_INVALID;
 	p[DH_SIZE - 1] ^= 1; /* p is odd: now p-1 */
 	if (memcmp(y, zero, DH_SIZE) == 0 || memcmp(y, one, DH_SIZE) == 0 ||

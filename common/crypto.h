@@ -7,19 +7,32 @@
 #define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_CTX: copyable, and free of EVP's start-up cost */
 #include <openssl/sha.h>
 
+struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
+
 #define HASH_SIZE 32 /* SHA-256 and HMAC-SHA256 output */
 #define DH_SIZE 256  /* an element of the 2048-bit MODP group 14, RFC 3526 */
 #define EXPONENT_SIZE 32
 #define CIPHER_KEY_SIZE 32 /* AES-256 */
 #define KEY_ID_SIZE 16     /* "123-456-789-012" */
 
+/*
+ * Prepare in libcrypto what is the same for every connection, and not secret: before anything else
+ * is done with libcrypto. A process that forks for each connection calls this once; its children
+ * need not. Harmless when called again. Returns 0, or -1 when memory ran out.
+ */
+int crypto_start(void);
+
+/*
+ * From here on libcrypto's own memory is secret memory: call it, after crypto_start, before libcrypto
+ * gets a key. The memory is wiped whenever libcrypto has freed all of it. Not to be undone, and not
+ * for a process whose children will use libcrypto. Returns 0, or -1 with errno set.
+ */
+int crypto_use_secret_memory(void);
+
 /* An HMAC-SHA256 key as the two hash states it leads to (RFC 2104, section 4). */
 struct hmac_key {
 	SHA256_CTX inner, outer;
 };
-
-/* Start libcrypto up. Optional, and harmless when repeated: a listener pays for it once, ahead of its children. */
-void crypto_start(void);
 
 /* Prepare `key` from `size` bytes at `secret`; size is at most 64 (one hash block). */
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size);
@@ -40,6 +53,15 @@ void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, 
  * its key. It is meant to be shown, and gives away nothing about a random secret.
  */
 void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE]);
+
+/* AES-256-CTR with `key`, until cipher_free. Returns NULL when memory ran out. */
+struct evp_cipher_ctx_st *cipher_new(const uint8_t key[static CIPHER_KEY_SIZE]);
+
+/* Encrypt or decrypt `size` bytes in place, as packet `number` of its stream. Returns 0 or -1. */
+int cipher_crypt(struct evp_cipher_ctx_st *, uint64_t number, uint8_t *data, size_t size);
+
+/* Wipe and free; harmless on NULL. */
+void cipher_free(struct evp_cipher_ctx_st *);
 
 /* 1 when the `size` bytes at a and b are equal, else 0, in time that depends on size only. */
 int equal_secret(const void *a, const void *b, size_t size);

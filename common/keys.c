@@ -7,7 +7,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,14 +14,6 @@
 #include "report.h"
 #include "secret.h"
 #include "wait.h"
-
-void secret_guard(void *p, size_t size)
-{
-	size_t before = (uintptr_t)p % (uintptr_t)sysconf(_SC_PAGESIZE);
-
-	if (p != NULL)
-		madvise((char *)p - before, before + size, MADV_DONTDUMP);
-}
 
 /* What a key file is read with, in secret memory. */
 struct scratch {

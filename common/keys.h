@@ -14,9 +14,6 @@ struct report;
 #define KEY_SIZE 32       /* K = SHA256(key file), as spiped */
 #define KEY_FILE_LEAST 32 /* bytes a key file must have */
 
-/* Keep memory that libcrypto has its secrets in out of core dumps. NULL is harmless. */
-void secret_guard(void *, size_t size);
-
 /* The keys a program was given. Names and rules are not secret; the hashes are. */
 struct key {
 	const char *name;    /* the file's; in `files` or `entries` */

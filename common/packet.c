@@ -3,12 +3,9 @@
 #include <endian.h>
 #include <string.h>
 
-#include "keys.h"
 #include "packet.h"
 #include "packet-bulk.h"
 #include "secret.h"
-
-#include <openssl/evp.h>
 
 #define SECRET 1028 /* what a packet hides: 1024 bytes of data, 4 of their length */
 #define NUMBER 8    /* bytes of its number that follow them in what the MAC covers */
@@ -25,27 +22,10 @@
 int packet_init(struct packet_state *s, const uint8_t E[static CIPHER_KEY_SIZE],
     const uint8_t H[static HASH_SIZE])
 {
-	static const EVP_CIPHER *ctr;
-
 	memset(s, 0, sizeof(*s));
-	/*
-	 * A copied method is used as it is. Without the copy it would be fetched from a provider, which
-	 * sets all of its ciphers up first and costs a millisecond. OpenSSL 4 knows no such copies.
-	 */
-	if (ctr == NULL)
-#if OPENSSL_VERSION_NUMBER < 0x40000000L
-		ctr = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
-#else
-		ctr = EVP_aes_256_ctr();
-#endif
-	s->cipher = EVP_CIPHER_CTX_new();
-	if (ctr == NULL || s->cipher == NULL ||
-	    EVP_EncryptInit_ex(s->cipher, ctr, NULL, E, NULL) != 1) {
-		packet_done(s);
+	s->cipher = cipher_new(E);
+	if (s->cipher == NULL)
 		return PACKET_SYSTEM;
-	}
-	secret_guard(EVP_CIPHER_CTX_get_cipher_data(s->cipher),
-	    (size_t)EVP_CIPHER_impl_ctx_size(ctr));
 	hmac_key_set(&s->mac, H, HASH_SIZE);
 	if (BULK_BUILT)
 		memcpy(s->key, E, CIPHER_KEY_SIZE);
@@ -69,14 +49,9 @@ static int crypt_run(struct packet_state *s, uint8_t *wire, size_t count)
 {
 	if (s->bulk != NULL && count >= BULK_LEAST)
 		return bulk_crypt(s->bulk, wire, count, SECRET, s->number);
-	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
-		uint64_t counter[2] = { htobe64(s->number + i), 0 };
-		int n;
-
-		if (EVP_EncryptInit_ex(s->cipher, NULL, NULL, NULL, (uint8_t *)counter) != 1 ||
-		    EVP_EncryptUpdate(s->cipher, wire, &n, wire, SECRET) != 1 || n != SECRET)
+	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE)
+		if (cipher_crypt(s->cipher, s->number + i, wire, SECRET) != 0)
 			return -1;
-	}
 	return 0;
 }
 
@@ -179,7 +154,7 @@ void packet_rest(struct packet_state *s)
 void packet_done(struct packet_state *s)
 {
 	packet_rest(s);
-	EVP_CIPHER_CTX_free(s->cipher);
+	cipher_free(s->cipher);
 	wipe(s, sizeof(*s));
 }
 

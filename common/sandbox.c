@@ -127,6 +127,7 @@ static int filter_calls(pid_t child)
 		ALLOW(munmap),
 		ALLOW(mremap),
 		ALLOW(madvise),
+		ALLOW(mlock2), /* memory for secrets */
 		ALLOW(futex), /* libcrypto's run-once */
 		/* Ending the command, and ourselves. */
 		ALLOW_IF(kill, 0, (uint32_t)-child, (uint32_t)child),

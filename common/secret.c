@@ -13,7 +13,7 @@ void *secret_alloc(size_t size)
 		return NULL;
 	madvise(p, size, MADV_DONTDUMP);
 	madvise(p, size, MADV_WIPEONFORK);
-	mlock(p, size);
+	mlock2(p, size, MLOCK_ONFAULT);
 	return p;
 }
 

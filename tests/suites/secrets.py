@@ -64,7 +64,9 @@ def shapes(secret, is_hmac_key=False, is_number=False):
     """All the forms in which a secret may be lying about."""
     yield secret
     if is_number:
-        yield secret[::-1]  # libcrypto's numbers have their lowest byte first
+        # libcrypto's numbers have their lowest byte first. free(3) overwrites the start of what was not wiped.
+        for order in secret, secret[::-1]:
+            yield from (order[i : i + 16] for i in range(0, len(order), 16))
     if is_hmac_key:
         yield from hmac_states(secret)
 
@@ -128,6 +130,27 @@ def present(label, areas, secrets, names):
     for name in names:
         if name not in there:
             raise Wrong("%s: %s was not found: would the scanner find it?" % (label, name))
+    return there
+
+
+def guarded(label, pid, areas, secrets, names):
+    """They are there, and nowhere but in memory that is locked, left out of core dumps and wiped on fork."""
+    safe = list(secret_memory(pid))
+    for name, places in present(label, areas, secrets, names).items():
+        for place in places.split():
+            if not any(start <= int(place, 16) < end for start, end in safe):
+                raise Wrong("%s: %s is at %s, which is not secret memory" % (label, name, place))
+
+
+def secret_memory(pid):
+    """The areas that the kernel knows as locked, not to be dumped, and to be wiped on fork."""
+    with open("/proc/%d/smaps" % pid) as f:
+        for line in f:
+            field, *values = line.split()
+            if "-" in field:
+                start, end = (int(x, 16) for x in field.split("-"))
+            elif field == "VmFlags:" and {"lo", "dd", "wf"} <= set(values):
+                yield start, end
 
 
 def play(role, far, look, hold=None, end="clean"):
@@ -151,7 +174,7 @@ def play(role, far, look, hold=None, end="clean"):
     rest(run)
     areas = list(look(run.pid))
     if look is memory:
-        present(label + ", before the handshake", areas, secrets, ["K"])
+        guarded(label + ", before the handshake", run.pid, areas, secrets, ["K"])
         gone(label + ", before the handshake", areas, {"the key file": secrets["the key file"]})
     else:
         gone(label + ", before the handshake", areas, secrets)
@@ -173,7 +196,7 @@ def play(role, far, look, hold=None, end="clean"):
         if look is memory and end != "refused":
             expect(label + ": x was found in the handshake", x is not None, True)
             secrets["dhmac"] = [*shapes(run.peer.their_mac_key, True), *shapes(run.peer.mac_key, True)]
-            present(label + ", in the handshake", areas, secrets, ["dhmac"])
+            guarded(label + ", in the handshake", run.pid, areas, secrets, ["dhmac"])
         run.peer.sock.sendall(run.peer.hello())
     else:
         # Its y is not known yet, but whoever stops it between its y and its keys needs a debugger: x is looked
@@ -197,6 +220,8 @@ def play(role, far, look, hold=None, end="clean"):
     shared = peer.big(pow(run.peer.their_y, run.peer.exponent, peer.P))
     secrets["y_SC"] = list(shapes(shared, is_number=True))
     if x:
+        expect(label + ": x is random in every 4 bytes", pieces(x) & pieces(bytes(32)), set())
+        expect(label + ": x is random in every 4 bytes", len(pieces(x)), 8)
         secrets["x"] = list(shapes(x, is_number=True))
     # One packet through: it relays. All that made its keys is gone, and the keys are there.
     run.wire.sendall(run.peer.out.seal(b"first"))
@@ -210,7 +235,7 @@ def play(role, far, look, hold=None, end="clean"):
         "H": [*shapes(run.peer.out.mac_key, True), *shapes(run.peer.into.mac_key, True)],
     }
     if look is memory:
-        present(label + ", relaying", areas, keys, ["E", "H"])
+        guarded(label + ", relaying", run.pid, areas, keys, ["E", "H"])
     else:
         gone(label + ", relaying", areas, keys)
     gone(label + ", relaying, as handed over", areas, {"H itself": [run.peer.out.mac_key, run.peer.into.mac_key]})
@@ -230,6 +255,10 @@ def play(role, far, look, hold=None, end="clean"):
             run.plain.shutdown(held.socket.SHUT_WR)
         status = 0
     finish(label, run, holder, look, secrets, status)
+
+
+def pieces(data):
+    return {data[i : i + 4] for i in range(0, len(data), 4)}
 
 
 def rest(run):
@@ -288,6 +317,37 @@ def can_look():
     with open(os.environ["DEC"], "rb") as file:
         if b"__asan_init" in file.read():
             raise Skip("AddressSanitizer keeps copies of what was freed")
+
+
+@case
+def nonces():
+    """All of a nonce is random: no 4 bytes come twice."""
+    for role in held.ROLES:
+        runs = [held.Run(role, "ucspi", ["-o", "30"]) for _ in range(4)]
+        seen = set().union(*(pieces(run.peer.look_at_nonce()) for run in runs))
+        expect("different pieces of the nonces of 4 runs of spipe-" + role, len(seen), 4 * 8)
+        for run in runs:
+            run.close()
+
+
+@case
+def descriptors():
+    """A key file, its rules and its directory are closed once they are read."""
+    can_look()
+    os.mkdir("keys")
+    for name in "secret", "keys/one", "keys/two":
+        with open(name, "wb") as f:
+            f.write(os.urandom(32))
+        with open(name + ".conf", "w") as f:
+            f.write("expires 2099-12-31\n")
+    for role in held.ROLES:
+        run = held.Run(role, "ucspi", ["-o", "30"] + ["-K", "keys"] * (role == "dec"))
+        run.peer.look_at_nonce()
+        run.asleep()
+        fds = "/proc/%d/fd" % run.pid
+        places = [os.readlink("%s/%s" % (fds, fd)) for fd in os.listdir(fds)]
+        expect("what spipe-%s has open here" % role, [x for x in places if x.startswith(os.getcwd())], [])
+        run.close()
 
 
 @case

@@ -337,8 +337,8 @@ static int try_all(void)
 static const long let_through[] = {
 	__NR_ppoll, __NR_recvfrom, __NR_read, __NR_write, __NR_sched_yield, __NR_shutdown,
 	__NR_close, __NR_recvmsg, __NR_getpeername, __NR_getsockname, __NR_clock_gettime,
-	__NR_getrandom, __NR_brk, __NR_munmap, __NR_mremap, __NR_madvise, __NR_futex, __NR_wait4,
-	__NR_waitid, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn,
+	__NR_getrandom, __NR_brk, __NR_munmap, __NR_mremap, __NR_madvise, __NR_mlock2, __NR_futex,
+	__NR_wait4, __NR_waitid, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn,
 	__NR_restart_syscall, __NR_getpid, __NR_exit_group,
 #ifdef __NR_poll
 	__NR_poll,
