@@ -1,7 +1,6 @@
 /* Bulk packets through Intel's ipsec-mb: many packets' hashes side by side in one core. */
 
 #include <endian.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NO_COMPAT_IMB_API_053 /* no old names: they clash with those of libcrypto */
@@ -30,16 +29,14 @@ int bulk_available(void)
 
 static void manager_free(void)
 {
-	wipe(manager, imb_get_mb_mgr_size());
-	free(manager);
+	secret_free(manager, imb_get_mb_mgr_size());
 	manager = NULL;
 }
 
 /* No memory but our own: the library's allocator would not wipe it. */
 static int manager_make(void)
 {
-	size_t size = (imb_get_mb_mgr_size() + 63) / 64 * 64;
-	void *memory = bulk_available() ? aligned_alloc(64, size) : NULL;
+	void *memory = bulk_available() ? secret_alloc(imb_get_mb_mgr_size()) : NULL;
 	IMB_ARCH kind;
 
 	if (memory == NULL)
@@ -52,19 +49,18 @@ static int manager_make(void)
 	return -1;
 }
 
-struct bulk *bulk_start(const uint8_t key[static 32], const struct hmac_key *mac)
+struct bulk *bulk_start(const uint8_t key[static CIPHER_KEY_SIZE], const struct hmac_key *mac)
 {
 	uint8_t decrypt[15 * 16] __attribute__((aligned(16))); /* comes with the other; not used */
 	struct bulk *b;
 
-	if ((b = aligned_alloc(64, (sizeof(*b) + 63) / 64 * 64)) == NULL)
+	if ((b = secret_alloc(sizeof(*b))) == NULL)
 		return NULL;
 	if (manager == NULL && manager_make() != 0) {
-		free(b);
+		secret_free(b, sizeof(*b));
 		return NULL;
 	}
 	users++;
-	memset(b, 0, sizeof(*b));
 	IMB_AES_KEYEXP_256(manager, key, b->encrypt, decrypt);
 	wipe(decrypt, sizeof(decrypt));
 	memcpy(b->inner, mac->inner.h, sizeof(b->inner));
@@ -72,11 +68,12 @@ struct bulk *bulk_start(const uint8_t key[static 32], const struct hmac_key *mac
 	return b;
 }
 
-int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t size, uint64_t number)
+int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t stride, size_t size,
+    uint64_t number)
 {
 	uint64_t counters[BULK_MOST][2];
 
-	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
+	for (size_t i = 0; i < count; i++, wire += stride) {
 		IMB_JOB *job = &b->jobs[i];
 
 		counters[i][0] = htobe64(number + i);
@@ -95,10 +92,10 @@ int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t size, uint64_
 	    : -1;
 }
 
-int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t size,
+int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t stride, size_t size,
     uint8_t macs[][HASH_SIZE])
 {
-	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE) {
+	for (size_t i = 0; i < count; i++, wire += stride) {
 		IMB_JOB *job = &b->jobs[i];
 
 		job->src = wire;
@@ -119,8 +116,7 @@ void bulk_done(struct bulk *b)
 {
 	if (b == NULL)
 		return;
-	wipe(b, sizeof(*b));
-	free(b);
+	secret_free(b, sizeof(*b));
 	if (--users == 0)
 		manager_free();
 }

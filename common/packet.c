@@ -48,7 +48,7 @@ static void turn_bulk(struct packet_state *s, size_t count)
 static int crypt_run(struct packet_state *s, uint8_t *wire, size_t count)
 {
 	if (s->bulk != NULL && count >= BULK_LEAST)
-		return bulk_crypt(s->bulk, wire, count, SECRET, s->number);
+		return bulk_crypt(s->bulk, wire, count, PACKET_SIZE, SECRET, s->number);
 	for (size_t i = 0; i < count; i++, wire += PACKET_SIZE)
 		if (cipher_crypt(s->cipher, s->number + i, wire, SECRET) != 0)
 			return -1;
@@ -68,7 +68,7 @@ static int mac_run(struct packet_state *s, uint8_t *wire, size_t count, uint8_t 
 		if (!bulk)
 			hmac(&s->mac, p, SECRET + NUMBER, NULL, 0, macs[i]);
 	}
-	return bulk ? bulk_mac(s->bulk, wire, count, SECRET + NUMBER, macs) : 0;
+	return bulk ? bulk_mac(s->bulk, wire, count, PACKET_SIZE, SECRET + NUMBER, macs) : 0;
 }
 
 long packet_seal(struct packet_state *s, const uint8_t *data, size_t size, uint8_t *wire)
