@@ -86,8 +86,9 @@ enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
 int random_bytes(void *out, size_t size);
 
 /*
- * Vector registers still hold the last bytes that were hashed, and the kernel copies registers to
- * our stack when a signal comes. Clear them, after a hash whose last part had `size` bytes.
+ * Vector registers still hold the last bytes that were hashed and what came of them, and a signal or
+ * a function with variable arguments copies registers to the stack. Clear them, after a hash whose
+ * last part had `size` bytes.
  */
 void hash_clear_registers(size_t size);
 

@@ -27,6 +27,7 @@ int packet_init(struct packet_state *s, const uint8_t E[static CIPHER_KEY_SIZE],
 	if (s->cipher == NULL)
 		return PACKET_SYSTEM;
 	hmac_key_set(&s->mac, H, HASH_SIZE);
+	hash_clear_registers(SHA256_CBLOCK);
 	if (BULK_BUILT)
 		memcpy(s->key, E, CIPHER_KEY_SIZE);
 	else
