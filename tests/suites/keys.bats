@@ -311,7 +311,7 @@ judges_clients() {
 	is_known_as alice "$(spipe_as k/alice)"
 	[ -z "$(spipe_as k/bob)" ]
 	statuses dec 5 0 64
-	one_line dec.err spipe-dec 'no command is given, neither by the rules of the client.s key'
+	one_line dec.err spipe-dec 'no target or command is given, neither by the rules of the client.s key'
 }
 
 @test "one secret under two names is used, and warned about when its holder comes" {
