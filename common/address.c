@@ -211,10 +211,9 @@ const char *address_split_local(struct address_text *address, char *text)
 
 	memset(address, 0, sizeof(*address));
 	if (address_parse(&bare, text) == 0) {
-		if (*text == '[')
-			*strchr(++text, ']') = '\0';
 		address->kind = ADDRESS_TCP;
-		address->host = text;
+		address->host = text + strspn(text, "[");
+		text[strcspn(text, "]")] = '\0';
 		address->port = "0";
 		address->numeric = true;
 		return NULL;

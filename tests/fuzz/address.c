@@ -85,11 +85,11 @@ static void split(const char *text)
 	char copy[512];
 
 	for (int host_optional = 0; host_optional < 2; host_optional++) {
-		strcpy(copy, text);
+		snprintf(copy, sizeof(copy), "%s", text);
 		if (address_split(&a, copy, host_optional) == NULL)
 			check_split(&a, host_optional, 1);
 	}
-	strcpy(copy, text);
+	snprintf(copy, sizeof(copy), "%s", text);
 	if (address_split_local(&a, copy) == NULL) {
 		CHECK(a.kind == ADDRESS_TCP && a.numeric);
 		check_split(&a, false, 0);
