@@ -13,8 +13,8 @@
 #include "secret.h"
 
 /*
- * The memory that libcrypto uses once it handles keys. Blocks are taken one after the other, and
- * all are given back together: an exponentiation leaves nothing behind, and a cipher stays.
+ * The memory that libcrypto uses once it handles keys. Blocks are allocated one after the other, and
+ * the memory is used again once all of them have been freed.
  */
 struct arena {
 	size_t used;   /* bytes */
@@ -85,7 +85,7 @@ int crypto_start(void)
 	if (aes_256_ctr != NULL)
 		return 0;
 	CRYPTO_set_mem_functions(arena_malloc, arena_realloc, arena_free);
-	/* Neither openssl.cnf nor libcrypto's own tidying up at exit is of use here: both take time. */
+	/* We need neither openssl.cnf nor libcrypto's clean-up at exit, and both take time. */
 	OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL);
 	prime = BN_get_rfc3526_prime_2048(NULL);
 	montgomery = BN_MONT_CTX_new();
@@ -95,8 +95,8 @@ int crypto_start(void)
 		return -1;
 	BN_CTX_free(scratch);
 	/*
-	 * A copied method is used as it is. Without the copy it would be fetched from a provider, which
-	 * sets all of its ciphers up first and costs a millisecond. OpenSSL 4 knows no such copies.
+	 * A copied method is used as it is. The original would be fetched from a provider, which first sets
+	 * up all of its ciphers and so takes a millisecond. OpenSSL 4 cannot copy methods.
 	 */
 #if OPENSSL_VERSION_NUMBER < 0x40000000L
 	aes_256_ctr = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
@@ -105,7 +105,7 @@ int crypto_start(void)
 #endif
 	if (aes_256_ctr == NULL)
 		return -1;
-	/* The first cipher of all makes libcrypto allocate what it keeps. */
+	/* With the first cipher, libcrypto allocates what it never frees. */
 	cipher = cipher_new(key);
 	cipher_free(cipher);
 	return cipher != NULL ? 0 : -1;
@@ -263,7 +263,7 @@ void hash_clear_registers(size_t size)
 	uint8_t hash[HASH_SIZE];
 	SHA256_CTX state;
 
-	/* By hashing zeros in the same way, as several blocks or few. */
+	/* Hash as many zeros, because libcrypto hashes many blocks with other registers than few. */
 	if (size > sizeof(zeros))
 		size = sizeof(zeros) - SHA256_CBLOCK + size % SHA256_CBLOCK;
 	SHA256_Init(&state);

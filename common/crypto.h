@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_CTX: copyable, and free of EVP's start-up cost */
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_CTX can be copied, and takes no time to start */
 #include <openssl/sha.h>
 
 struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
@@ -16,16 +16,15 @@ struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
 #define KEY_ID_SIZE 16     /* "123-456-789-012" */
 
 /*
- * Prepare in libcrypto what is the same for every connection, and not secret: before anything else
- * is done with libcrypto. A process that forks for each connection calls this once; its children
- * need not. Harmless when called again. Returns 0, or -1 when memory ran out.
+ * Prepare what is the same for every connection, and not secret, before any other use of libcrypto. A
+ * process that forks for each connection calls this once; its children need not. Harmless when called again. Returns 0, or -1 when memory ran out.
  */
 int crypto_start(void);
 
 /*
- * From here on libcrypto's own memory is secret memory: call it, after crypto_start, before libcrypto
- * gets a key. The memory is wiped whenever libcrypto has freed all of it. Not to be undone, and not
- * for a process whose children will use libcrypto. Returns 0, or -1 with errno set.
+ * From here on libcrypto allocates secret memory. Call this after crypto_start, and before libcrypto
+ * gets a key. The memory is wiped whenever libcrypto has freed all of it. This cannot be undone, and
+ * children of this process cannot use libcrypto. Returns 0, or -1 with errno set.
  */
 int crypto_use_secret_memory(void);
 
@@ -86,9 +85,9 @@ enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
 int random_bytes(void *out, size_t size);
 
 /*
- * Vector registers still hold the last bytes that were hashed and what came of them, and a signal or
- * a function with variable arguments copies registers to the stack. Clear them, after a hash whose
- * last part had `size` bytes.
+ * Clear the vector registers after a hash whose last part had `size` bytes. They still hold these
+ * bytes and the state of the hash, and a signal, or a call of a function with variable arguments,
+ * would copy them to the stack.
  */
 void hash_clear_registers(size_t size);
 

@@ -15,13 +15,13 @@
 #include "secret.h"
 #include "wait.h"
 
-/* What a key file is read with, in secret memory. */
+/* What is needed to read a key file, in secret memory. */
 struct scratch {
 	SHA256_CTX state;
 	uint8_t data[16384];
 };
 
-/* What loads keys, and where to. */
+/* What is the same for all keys that are loaded. */
 struct loader {
 	struct keyring *ring;
 	bool with_rules;
@@ -40,7 +40,7 @@ __attribute__((format(printf, 2, 3))) static void add_warning(struct keyring *ri
 	fputc('\0', ring->warnings);
 }
 
-/* Warn of a mode that lets others read a secret, or write and so let themselves in. */
+/* Warn of a mode that lets others read a secret, or replace it by their own. */
 static void check_mode(struct keyring *ring, const char *what, const char *path, mode_t mode,
     mode_t forbidden, const char *remedy)
 {
@@ -73,7 +73,7 @@ static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t ha
 				break; /* saves a call for each of many keys */
 		} else if (errno != EAGAIN && errno != EINTR)
 			return fail(problem, EX_CONFIG, "%s", strerror(errno));
-		/* For more of it, and for signals. */
+		/* Wait for more data or a signal. */
 		if (wait_poll(&ready, 1, loader->deadline) == 0 || time_now() >= loader->deadline)
 			return fail(problem, EX_TEMPFAIL, "not read to its end in time");
 		if (signal_stop)

@@ -1,4 +1,4 @@
-/* Bulk packets through Intel's ipsec-mb: many packets' hashes side by side in one core. */
+/* The bulk backend, with Intel's ipsec-mb: it hashes several packets at the same time on one core. */
 
 #include <endian.h>
 #include <string.h>
@@ -16,7 +16,7 @@ struct bulk {
 	IMB_JOB jobs[BULK_MOST];
 };
 
-/* The library's working memory, one for all directions, while there is one. */
+/* The library's working memory, shared by both directions as long as one uses it. */
 static IMB_MGR *manager;
 static unsigned int users;
 
@@ -33,7 +33,7 @@ static void manager_free(void)
 	manager = NULL;
 }
 
-/* No memory but our own: the library's allocator would not wipe it. */
+/* Our own memory, because the library's allocator would not wipe it. */
 static int manager_make(void)
 {
 	void *memory = bulk_available() ? secret_alloc(imb_get_mb_mgr_size()) : NULL;

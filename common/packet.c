@@ -8,16 +8,16 @@
 #include "secret.h"
 
 #define SECRET 1028 /* what a packet hides: 1024 bytes of data, 4 of their length */
-#define NUMBER 8    /* bytes of its number that follow them in what the MAC covers */
+#define NUMBER 8    /* bytes of the packet's number, which the MAC covers too */
 
-/* Packets at once by libcrypto: hash right behind the cipher, but copy some way behind it (each 2-3%). */
+/* How many packets go through each step at a time, without the bulk backend: the fastest, by 2-3 %. */
 #define SEAL_RUN 1
 #define OPEN_RUN 8
 
-/* When the bulk backend pays. Starting it costs as much as about 700 packets save by it. */
+/* When to use the bulk backend. Starting it takes as long as it saves in about 700 packets. */
 #define BULK_BATCH 16  /* a batch this big is bulk traffic */
 #define BULK_AFTER 512 /* packets in such batches before it is started */
-#define BULK_LEAST 6   /* fewer at once are quicker without it */
+#define BULK_LEAST 6   /* fewer packets are faster without it */
 
 int packet_init(struct packet_state *s, const uint8_t E[static CIPHER_KEY_SIZE],
     const uint8_t H[static HASH_SIZE])
@@ -56,7 +56,7 @@ static int crypt_run(struct packet_state *s, uint8_t *wire, size_t count)
 	return 0;
 }
 
-/* The MACs of `count` packets. Their numbers are put where their own MACs were: the hash reads on. */
+/* The MACs of `count` packets. The number of each is written over its MAC, to be hashed with the rest. */
 static int mac_run(struct packet_state *s, uint8_t *wire, size_t count, uint8_t macs[][HASH_SIZE])
 {
 	int bulk = s->bulk != NULL && count >= BULK_LEAST;
@@ -121,7 +121,7 @@ long packet_open(struct packet_state *s, uint8_t *wire, size_t count, uint8_t *d
 		while (good < run && equal_secret(theirs[good], macs[good], HASH_SIZE))
 			good++;
 		if (good < run) {
-			wipe(macs, sizeof(macs)); /* what a forger would like to know */
+			wipe(macs, sizeof(macs)); /* the right MACs of a forged packet */
 			*bad = 1;
 		}
 		if (good > 0 && crypt_run(s, wire, good) != 0)

@@ -16,8 +16,8 @@ struct packet_state {
 	struct hmac_key mac;
 	struct evp_cipher_ctx_st *cipher; /* libcrypto's */
 	uint64_t number;                  /* of the next packet */
-	struct bulk *bulk;                /* the bulk backend's, once traffic has turned bulk */
-	int bulky; /* packets seen in big batches so far; -1: the bulk backend is out */
+	struct bulk *bulk;                /* the bulk backend's, once it has been started */
+	int bulky; /* packets in big batches so far; -1: never use the bulk backend */
 	uint8_t key[CIPHER_KEY_SIZE]; /* the AES key, kept for the bulk backend only */
 };
 
@@ -37,15 +37,15 @@ long packet_seal(struct packet_state *, const uint8_t *data, size_t size, uint8_
 
 /*
  * Open the `count` (at least 1) whole packets at `wire` into `data`, which has room for count * 1024 bytes
- * and does not overlap it. The bytes at wire are used up: they hold anything afterwards, plaintext too.
- * Returns the bytes written to data. A bad packet sets *bad to 1: what is returned then is the data
- * of the packets before it, and nothing of it or after it was written. PACKET_SYSTEM on failure.
+ * and does not overlap it. Afterwards wire may contain anything, even plaintext.
+ * Returns the bytes written to data, or PACKET_SYSTEM. A bad packet sets *bad to 1; then only the data
+ * of the packets before it is written and counted.
  */
 long packet_open(struct packet_state *, uint8_t *wire, size_t count, uint8_t *data, int *bad);
 
 /*
- * Give back the memory that bulk traffic took (a fifth of a megabyte, with ipsec-mb), for a
- * connection that has gone quiet. It comes back by itself when it is needed.
+ * Free the memory that the bulk backend uses (a fifth of a megabyte with ipsec-mb), because the
+ * connection is silent. It is allocated again when it is needed.
  */
 void packet_rest(struct packet_state *);
 
