@@ -185,10 +185,30 @@ day() {
 	statuses dec 5 0 0 0
 }
 
+@test "target: each key can have its own, instead of the usual command or target" {
+	mkdir k
+	local name
+	for name in alice bob carol; do
+		random 32 k/$name
+	done
+	listen one echo backend one
+	echo "target 127.0.0.1:$port" >k/alice.conf
+	listen -u two echo backend two
+	echo "target $PWD/two.sock" >k/bob.conf
+	for name in '-- echo the usual' "-t 127.0.0.1:$port"; do
+		# shellcheck disable=SC2086
+		listen dec "$DEC" -K k $name
+		[ "$(spipe -t "127.0.0.1:$port" -k k/alice </dev/null)" = 'backend one' ]
+		[ "$(spipe -t "127.0.0.1:$port" -k k/bob </dev/null)" = 'backend two' ]
+	done
+	listen dec "$DEC" -K k -- echo the usual
+	[ "$(spipe -t "127.0.0.1:$port" -k k/carol </dev/null)" = 'the usual' ]
+}
+
 @test "command: one that cannot be run or fails is the one that is named" {
 	rules 'command ./no-such-program argument'
 	run -69 --separate-stderr holder
-	[ "${lines[-1]}" = 'got 32' ]
+	[ "${lines[-1]}" = 'got 320' ]
 	grep -q 'no-such-program' <<<"${stderr_lines[0]}"
 	rules 'command false'
 	run -69 --separate-stderr holder
