@@ -267,8 +267,8 @@ void peer_learn(struct peer *peer, int fd)
 	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
 		address_from(&peer->local, &from, size);
 	/*
-	 * Of a connection that has been reset already the kernel knows no more, and socat hands us a
-	 * socketpair of its own: the addresses are in the environment.
+	 * Of a connection that has been reset already the kernel knows no more, and socat hands us
+	 * a socketpair of its own: the addresses are in the environment.
 	 */
 	if (peer->remote.family == AF_UNSPEC ||
 	    (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0'))

@@ -52,15 +52,15 @@ void address_from(struct address *, const struct sockaddr_storage *from, socklen
 int address_parse(struct address *, const char *text);
 
 /*
- * Take apart, in place: `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`, `[1.2.3.4]:port`,
- * `/path`, `vsock:CID:port`. With `host_optional` also `port` and `vsock::port`, where host is "".
- * The parts point into `text`. Returns NULL, or what is wrong with it.
+ * Take apart, in place: `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`,
+ * `[1.2.3.4]:port`, `/path`, `vsock:CID:port`. With `host_optional` also `port` and `vsock::port`,
+ * where host is "". The parts point into `text`. Returns NULL, or what is wrong with it.
  */
 const char *address_split(struct address_text *, char *text, bool host_optional);
 
 /*
- * The same for the local address of a connection to be made: an IP address, in brackets or not, with
- * or without a port. The port is "0" where none is given, and may be given as 0.
+ * The same for the local address of a connection to be made: an IP address, in brackets or not,
+ * with or without a port. The port is "0" where none is given, and may be given as 0.
  */
 const char *address_split_local(struct address_text *, char *text);
 
@@ -73,7 +73,7 @@ void peer_export(const struct peer *);
 struct source_network address_source(const struct address *);
 bool source_equal(const struct source_network *, const struct source_network *);
 
-/* Write `192.0.2.1`, `2001:db8::/64` or "other addresses" into `text` of `size` bytes; 64 is enough. */
+/* Write `192.0.2.1`, `2001:db8::/64` or "other addresses" into `text`; 64 bytes are enough. */
 void source_format(const struct source_network *, char *text, size_t size);
 
 #endif

@@ -13,8 +13,8 @@
 #include "wait.h"
 
 /*
- * The near side is a listening socket: serve connections in children. Returns 0 in a child, with the
- * connection as the near side; -1 in the listener at its end.
+ * The near side is a listening socket: serve connections in children. Returns 0 in a child, with
+ * the connection as the near side; -1 in the listener at its end.
  */
 static int listen_near(struct connection *c, char *const *argv)
 {

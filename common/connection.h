@@ -20,8 +20,8 @@
  *     client --------- spipe-enc --------- spipe-dec --------- service
  *                 near           far  near           far
  *
- * The near side is what the supervisor passed to us, the far side what we reach ourselves. The wire,
- * the encrypted side, is the far side of spipe-enc and the near side of spipe-dec.
+ * The near side is what the supervisor passed to us, the far side what we reach ourselves. The
+ * wire, the encrypted side, is the far side of spipe-enc and the near side of spipe-dec.
  */
 
 /* In secret memory. */
@@ -31,8 +31,8 @@ struct secrets {
 };
 
 /*
- * Everything that one connection owns. The steps of its life below are what main consists of in both
- * programs, each in its own order. A step returns 0, or -1 with the outcome set; then only
+ * Everything that one connection owns. The steps of its life below are what main consists of in
+ * both programs, each in its own order. A step returns 0, or -1 with the outcome set; then only
  * connection_close is left to do.
  */
 struct connection {
@@ -53,8 +53,8 @@ struct connection {
 };
 
 /*
- * Options, near side, log, keys. Also returns -1, with status 0, when --help has been answered, and in
- * a listener at its end.
+ * Options, near side, log, keys. Also returns -1, with status 0, when --help has been answered, and
+ * in a listener at its end.
  */
 int connection_open(struct connection *, enum role, int argc, char **argv);
 
@@ -70,7 +70,7 @@ int connection_start_far(struct connection *);
 /* Wait until the far side is ready. */
 int connection_receive_far(struct connection *);
 
-/* spipe-enc's handshake. If the server closed without a word, a failed command is the reason (69). */
+/* spipe-enc's handshake. If the server closed at once, a failed command is the reason (69). */
 int connection_meet_server(struct connection *);
 
 /* Apply the rules of the key that the client has used. */

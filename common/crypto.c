@@ -13,8 +13,8 @@
 #include "secret.h"
 
 /*
- * The memory that libcrypto uses once it handles keys. Blocks are allocated one after the other, and
- * the memory is used again once all of them have been freed.
+ * The memory that libcrypto uses once it handles keys. Blocks are allocated one after the other,
+ * and the memory is used again once all of them have been freed.
  */
 struct arena {
 	size_t used;   /* bytes */
@@ -95,8 +95,9 @@ int crypto_start(void)
 		return -1;
 	BN_CTX_free(scratch);
 	/*
-	 * A copied method is used as it is. The original would be fetched from a provider, which first sets
-	 * up all of its ciphers and so takes a millisecond. OpenSSL 4 cannot copy methods.
+	 * A copied method is used as it is. The original would be fetched from a provider, which
+	 * first sets up all of its ciphers and so takes a millisecond. OpenSSL 4 cannot copy
+	 * methods.
 	 */
 #if OPENSSL_VERSION_NUMBER < 0x40000000L
 	aes_256_ctr = EVP_CIPHER_meth_dup(EVP_aes_256_ctr());
@@ -263,7 +264,7 @@ void hash_clear_registers(size_t size)
 	uint8_t hash[HASH_SIZE];
 	SHA256_CTX state;
 
-	/* Hash as many zeros, because libcrypto hashes many blocks with other registers than few. */
+	/* Hash as many zeros: libcrypto uses other registers for many blocks than for few. */
 	if (size > sizeof(zeros))
 		size = sizeof(zeros) - SHA256_CBLOCK + size % SHA256_CBLOCK;
 	SHA256_Init(&state);

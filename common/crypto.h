@@ -16,15 +16,16 @@ struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
 #define KEY_ID_SIZE 16     /* "123-456-789-012" */
 
 /*
- * Prepare what is the same for every connection, and not secret, before any other use of libcrypto. A
- * process that forks for each connection calls this once; its children need not. Harmless when called again. Returns 0, or -1 when memory ran out.
+ * Prepare what is the same for every connection, and not secret, before any other use of libcrypto.
+ * A process that forks for each connection calls this once; its children need not. Harmless when
+ * called again. Returns 0, or -1 when memory ran out.
  */
 int crypto_start(void);
 
 /*
- * From here on libcrypto allocates secret memory. Call this after crypto_start, and before libcrypto
- * gets a key. The memory is wiped whenever libcrypto has freed all of it. This cannot be undone, and
- * children of this process cannot use libcrypto. Returns 0, or -1 with errno set.
+ * From here on libcrypto allocates secret memory. Call this after crypto_start, and before
+ * libcrypto gets a key. The memory is wiped whenever libcrypto has freed all of it. This cannot be
+ * undone, and children of this process cannot use libcrypto. Returns 0, or -1 with errno set.
  */
 int crypto_use_secret_memory(void);
 
@@ -48,8 +49,8 @@ void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, 
     size_t outsize);
 
 /*
- * Write the fingerprint of a 32-byte secret into `text`: twelve digits of an HMAC with the secret as
- * its key. It is meant to be shown, and gives away nothing about a random secret.
+ * Write the fingerprint of a 32-byte secret into `text`: twelve digits of an HMAC with the secret
+ * as its key. It is meant to be shown, and gives away nothing about a random secret.
  */
 void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE]);
 

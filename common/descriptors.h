@@ -19,9 +19,9 @@ struct descriptors {
 };
 
 /*
- * Look at descriptors 0, 1, 2, 6, 7 and at LISTEN_FDS (sd_listen_fds(3)), which is then removed from the
- * environment. Those of the first three that are closed become /dev/null, so that nothing we open
- * takes their place. `near_is_wire`: the near side is the encrypted one.
+ * Look at descriptors 0, 1, 2, 6, 7 and at LISTEN_FDS (sd_listen_fds(3)), which is then removed
+ * from the environment. Those of the first three that are closed become /dev/null, so that nothing
+ * we open takes their place. `near_is_wire`: the near side is the encrypted one.
  */
 void descriptors_find(struct descriptors *, bool near_is_wire);
 

@@ -37,9 +37,9 @@ struct keyring {
  * Load the `count` key files at `files` and those in directory `dir` (NULL: none), with the rules
  * beside them if `with_rules`, into a zeroed keyring. A name without a slash is looked up in
  * $CREDENTIALS_DIRECTORY first; a directory's name likewise: systemd puts the files of a directory
- * credential there as NAME_FILE. Files in a directory that are not usable keys are skipped. Warnings
- * are kept for keyring_warn. Returns 0, or -1 with the outcome set: 78, 71, 75 for a file that is
- * not read to its end by `deadline`, or the signal that ended us.
+ * credential there as NAME_FILE. Files in a directory that are not usable keys are skipped.
+ * Warnings are kept for keyring_warn. Returns 0, or -1 with the outcome set: 78, 71, 75 for a file
+ * that is not read to its end by `deadline`, or the signal that ended us.
  */
 int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
     bool with_rules, int64_t deadline, struct outcome *);
@@ -49,9 +49,9 @@ struct destination keyring_destination(const struct keyring *, size_t key,
     struct destination usual);
 
 /*
- * Give keyring_load's warnings, and one for every other key with the same bytes as `key`, the one in
- * use: deleting one of the files would revoke nothing. Once only, and not before the peer has proved
- * a key: strangers must not be able to fill the log.
+ * Give keyring_load's warnings, and one for every other key with the same bytes as `key`, the one
+ * in use: deleting one of the files would revoke nothing. Once only, and not before the peer has
+ * proved a key: strangers must not be able to fill the log.
  */
 void keyring_warn(struct keyring *, size_t key, struct report *);
 

@@ -136,8 +136,8 @@ int launcher_start(struct launcher *launcher, const struct errand *errands, size
 }
 
 /*
- * Receive one message from `from`, with the descriptor that came with it, or -1, in *fd. Returns its
- * size, 0 at the end of input, or -1 with the outcome set: a signal, or 75 "KIND NAME `late`".
+ * Receive one message from `from`, with the descriptor that came with it, or -1, in *fd. Returns
+ * its size, 0 at the end of input, or -1 with the outcome set: a signal, or 75 "KIND NAME `late`".
  */
 static ssize_t receive(const struct launcher *launcher, int from, void *data, size_t size, int *fd,
     int64_t deadline, const char *late, struct outcome *outcome)
@@ -165,7 +165,7 @@ static ssize_t receive(const struct launcher *launcher, int from, void *data, si
 	return got;
 }
 
-/* Receive the socket that the command passes back. Returns it, or -1 with the outcome (69, 75) set. */
+/* Receive the socket that the command passes back. Returns it, or -1 (69, 75). */
 static int receive_from_command(struct launcher *launcher, int64_t deadline,
     struct outcome *outcome)
 {

@@ -33,7 +33,8 @@ struct errand {
 
 /*
  * Fork the launcher for the `count` errands. `quiet` gives a command /dev/null for stderr;
- * `deadline` is how long the launcher may try to connect. Returns 0, or -1 with the outcome (71) set.
+ * `deadline` is how long the launcher may try to connect. Returns 0, or -1 with the outcome (71)
+ * set.
  */
 int launcher_prepare(struct launcher *, const struct errand *, size_t count, bool quiet,
     int64_t deadline, struct outcome *);
@@ -42,9 +43,9 @@ int launcher_prepare(struct launcher *, const struct errand *, size_t count, boo
 int launcher_start(struct launcher *, const struct errand *errands, size_t index, struct outcome *);
 
 /*
- * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the connected
- * socket that the command passed back over its stdout (SCM_RIGHTS); in both cases the process has
- * been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
+ * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the
+ * connected socket that the command passed back over its stdout (SCM_RIGHTS); in both cases the
+ * process has been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
  * descriptor, or -1 with the outcome (69, 71, 75 or a signal) set.
  */
 int launcher_far_side(struct launcher *, bool fd_pass, int64_t deadline, struct outcome *);

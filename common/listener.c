@@ -96,8 +96,8 @@ static bool is_accepting(const struct listener *l)
 }
 
 /*
- * Accept from the listening socket `fd`. Returns 0, or -1 with the outcome set if nothing can ever be
- * accepted there.
+ * Accept from the listening socket `fd`. Returns 0, or -1 with the outcome set if nothing can ever
+ * be accepted there.
  */
 static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 {
@@ -212,7 +212,7 @@ static void reload(struct listener *l, char *const *argv)
 /* Room for children, and those of the program that executed us. Returns 0, or -1 (memory). */
 static int restore(struct listener *l)
 {
-	/* Strangers may prove a key after accepting has paused, and those that leave need room too. */
+	/* Strangers may prove a key after accepting has paused; those that leave need room. */
 	size_t room = l->limits->connections + 2 * (size_t)l->limits->strangers + 1;
 	const char *number = getenv(STATE);
 	FILE *state = number == NULL ? NULL : fdopen((int)strtol(number, NULL, 10), "r");

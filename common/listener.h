@@ -30,15 +30,15 @@ struct accepted {
  * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
  * after `exit_idle`, or when the last connection has ended after SIGUSR2.
  *
- * SIGHUP executes argv[0] again with the same sockets and children. A stranger that has to make room
- * gets SIGUSR2.
+ * SIGHUP executes argv[0] again with the same sockets and children. A stranger that has to make
+ * room gets SIGUSR2.
  */
 int listener_run(struct accepted *, struct descriptors *, const struct listener_limits *,
     char *const *argv, struct report *, struct outcome *);
 
 /*
- * In a child: the peer has proved a key, so SIGUSR2 means nothing from here on. Harmless if `channel`
- * is -1.
+ * In a child: the peer has proved a key, so SIGUSR2 means nothing from here on. Harmless if
+ * `channel` is -1.
  */
 void listener_proved(int channel);
 

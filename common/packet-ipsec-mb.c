@@ -1,4 +1,4 @@
-/* The bulk backend, with Intel's ipsec-mb: it hashes several packets at the same time on one core. */
+/* The bulk backend, with Intel's ipsec-mb: one core hashes several packets at a time. */
 
 #include <endian.h>
 #include <string.h>

@@ -36,10 +36,10 @@ int packet_init(struct packet_state *, const uint8_t E[static CIPHER_KEY_SIZE],
 long packet_seal(struct packet_state *, const uint8_t *data, size_t size, uint8_t *wire);
 
 /*
- * Open the `count` (at least 1) whole packets at `wire` into `data`, which has room for count * 1024 bytes
- * and does not overlap it. Afterwards wire may contain anything, even plaintext.
- * Returns the bytes written to data, or PACKET_SYSTEM. A bad packet sets *bad to 1; then only the data
- * of the packets before it is written and counted.
+ * Open the `count` (at least 1) whole packets at `wire` into `data`, which has room for count *
+ * 1024 bytes and does not overlap it. Afterwards wire may contain anything, even plaintext. Returns
+ * the bytes written to data, or PACKET_SYSTEM. A bad packet sets *bad to 1; then only the data of
+ * the packets before it is written and counted.
  */
 long packet_open(struct packet_state *, uint8_t *wire, size_t count, uint8_t *data, int *bad);
 

@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 /*
- * Parse a decimal number: digits only, without leading zeros. Returns whether it is one from `least`
- * to `most`; if so, it is stored in *number.
+ * Parse a decimal number: digits only, without leading zeros. Returns whether it is one from
+ * `least` to `most`; if so, it is stored in *number.
  */
 bool parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *number);
 

@@ -11,7 +11,7 @@
 #define RECORDS_SPAN (60 * SECOND)
 #define RECORDS_SOURCES 256 /* that are counted separately */
 
-/* For each source: how many strangers have recently left a record in the log, and how many have not. */
+/* For each source: how many strangers have recently left a record, and how many have not. */
 struct records {
 	struct record_count {
 		struct source_network source;

@@ -9,7 +9,7 @@
 
 enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
 
-/* Where messages go, and what the connection's record says. Opened before the sandbox is entered. */
+/* Where messages go, and what the connection's record says. Opened before the sandbox. */
 struct report {
 	const char *program;   /* "spipe-dec" */
 	const char *role;      /* "dec" */
@@ -41,8 +41,8 @@ void report_warn(struct report *, const char *format, ...) __attribute__((format
 void report_close(struct report *);
 
 /*
- * For a listener: send systemd a printf-style STATUS=, and if `ready` READY=1. With `progress` it is
- * a message as well.
+ * For a listener: send systemd a printf-style STATUS=, and if `ready` READY=1. With `progress` it
+ * is a message as well.
  */
 void report_listening(struct report *, bool ready, bool progress, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -17,11 +17,11 @@ bool sandbox_built(void);
 int sandbox_enter(pid_t child, const char **missing);
 
 /*
- * Confine a command, which runs as the same user as the filter and other connections: from here on this
- * process cannot read the files in `directory` (an absolute path, or NULL), and cannot signal processes
- * other than its descendants. The first needs Linux 5.13, the second 6.12; otherwise nothing happens.
- * Sets no_new_privs, with which set-user-ID programs lose their rights; without a directory it
- * therefore does nothing unless that is set already.
+ * Confine a command, which runs as the same user as the filter and other connections: from here on
+ * this process cannot read the files in `directory` (an absolute path, or NULL), and cannot signal
+ * processes other than its descendants. The first needs Linux 5.13, the second 6.12; otherwise
+ * nothing happens. Sets no_new_privs, with which set-user-ID programs lose their rights; without a
+ * directory it therefore does nothing unless that is set already.
  */
 void sandbox_confine_command(const char *directory);
 

@@ -4,8 +4,8 @@
 #include <stddef.h>
 
 /*
- * What ps(1) shows of a process. The kernel reads it from where the command line and, behind it, the
- * environment were when the program started.
+ * What ps(1) shows of a process. The kernel reads it from where the command line and, behind it,
+ * the environment were when the program started.
  */
 struct title {
 	char *place; /* NULL: none was taken */
