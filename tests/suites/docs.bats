@@ -257,11 +257,11 @@ serve_banner() {
 	eventually 10 test -S far.sock
 	[ "$(redis-cli -s far.sock set note value)" = OK ]
 
-	lines=$(sed -n '/^One connection, without/,/^\.Ed/p' "$RECIPES" | grep -c 8379)
-	[ "$lines" -eq 4 ]
+	sed -n '/^One connection, without/,/^\.Ed/p' "$RECIPES" >once
+	[ "$(grep -c 8379 once)" -eq 4 ]
 	for start in 'spipe-enc -k redis.key -t server' 'spipe-enc -k redis.key nc -N server' \
 		'spipe-enc -k redis.key socat' 'tcpclient'; do
-		run -0 typed <(sed -n '/^One connection, without/,/^\.Ed/p' "$RECIPES") "$start" "s/8379/$far/"
+		run -0 typed once "$start" "s/8379/$far/"
 		run -0 bash -c "printf 'get note\r\n' | timeout -s KILL 20 $output"
 		[ "$output" = $'$5\r\nvalue\r' ]
 	done
