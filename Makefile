@@ -100,7 +100,7 @@ generator := $(patsubst %,$(BUILD)/%.o,units/table units/units common/address co
 $(BUILD)/spipe-generator: $(BUILD)/units/spipe-generator.o $(generator)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-ctl := $(patsubst %.c,$(BUILD)/%.o,$(wildcard units/ctl-*.c))
+ctl := $(patsubst %.c,$(BUILD)/%.o,$(wildcard units/ctl-*.c) units/table.c units/units.c)
 
 $(BUILD)/spipectl: $(BUILD)/units/spipectl.o $(ctl) $(common)
 	$(CC) $(flags) $(CFLAGS) $(link) $(LDFLAGS) -o $@ $^ $(libs) $(LDLIBS)

@@ -8,6 +8,7 @@
  * name as argv[0], and returns the exit status.
  */
 int ctl_key(int argc, char **argv);
+int ctl_check(int argc, char **argv);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */
 int ctl_end(const struct outcome *);

@@ -6,19 +6,25 @@
 #include "ctl.h"
 #include "secret.h"
 
-static const char usage[] = "usage: spipectl key new file\n"
-			    "       spipectl key id file ...\n"
-			    "Make and compare keys.\n\n"
-			    "  key new FILE       make a key file\n"
-			    "  key id FILE ...    show the fingerprint of each key\n\n"
-			    "  -v, --version      show the version\n"
-			    "  -h, --help         show this help\n";
+static const char usage[] =
+    "usage: spipectl key new file\n"
+    "       spipectl key id file ...\n"
+    "       spipectl check [--show name] [file]\n"
+    "Make and compare keys, and check the table of tunnels.\n\n"
+    "  key new FILE         make a key file\n"
+    "  key id FILE ...      show the fingerprint of each key\n"
+    "  check [FILE]         find what is wrong with /etc/spipetab or another table,\n"
+    "                       its keys and its addresses\n"
+    "      --show NAME      print the units of the line NAME as well\n\n"
+    "  -v, --version        show the version\n"
+    "  -h, --help           show this help\n";
 
 static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{ "key", ctl_key },
+	{ "check", ctl_check },
 };
 
 int ctl_end(const struct outcome *outcome)

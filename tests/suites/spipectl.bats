@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # spipectl, as far as it needs no service manager.
+# shellcheck disable=SC2120,SC2154 # bats: $stderr and the like
 
 load ../helpers/lib
 
@@ -100,4 +101,117 @@ fingerprint() {
 	"$CTL" --help | sed -nE 's/^(usage: |       )spipectl //p' >help.lines
 	[ -s man.lines ]
 	diff man.lines help.lines
+}
+
+# check_table [OPTION...]: check ./tab without systemd's own programs; its exit status must be $expected.
+check_table() {
+	run "-$expected" --separate-stderr env PATH=/nowhere "$CTL" check "$@" tab
+	mapfile -t problems < <(grep -vx 'spipectl: tab: warning: the units were not verified: there is no systemd-analyze' \
+		<<<"$stderr")
+}
+
+@test "check: a table without faults" {
+	printf '# a comment\n\nmail dec %s 127.0.0.1:25 %s\n' "$PWD/a.sock" "$PWD/key" >tab
+	expected=0 check_table
+	[ "$output" = 'tab: tunnels: 1, errors: 0, warnings: 1' ]
+	[ -z "${problems[*]}" ]
+	[ "${#stderr_lines[@]}" -eq 1 ] # and says what it could not do
+	[ -z "$(find . -name 'spipectl.*')" ]
+}
+
+@test "check: faults of lines and keys, all of them, with their line" {
+	chmod 640 other
+	random 31 short
+	echo 'expire 2030-01-01' >key.conf
+	mkdir -m 700 keys
+	cp other keys/a.key
+	cp other keys/b.key
+	chmod 600 keys/*
+	echo >keys/c.conf
+	cat >tab <<-EOF
+		one dec vsock::1 25 $PWD/other maxcon=1
+		two dec vsock::2 25 $PWD/key
+		three dec vsock::3 25 $PWD/absent key=$PWD/short
+		four dec vsock::4 25 $PWD/keys/
+		five dec vsock::5 exec:nosuch $PWD/other
+		six dec vsock::6 exec:/etc/passwd $PWD/other
+		six dec vsock::7 25 $PWD/keys/a.key key=$PWD/keys/b.key
+		eight enc vsock::8 25 $PWD/other
+		nine enc vsock::9 vsock:1:1 /etc/absent encrypted
+	EOF
+	expected=65 check_table
+	diff <(printf '%s\n' "${problems[@]#spipectl: tab:}" | sed 's/: its rules,.*/: its rules/') - <<-EOF
+		1: option maxcon: no such option
+		2: key $PWD/key: its rules
+		3: key $PWD/absent: No such file or directory
+		3: key $PWD/short: it is shorter than 32 bytes
+		4: warning: rules c.conf belong to no key: there is no c beside them
+		4: warning: key a.key is the same as key b.key: deleting one revokes nothing
+		5: warning: key $PWD/other: readable by its group, chmod 600 it
+		5: nosuch: no such program
+		6: warning: key $PWD/other: readable by its group, chmod 600 it
+		6: /etc/passwd: no such program
+		7: NAME six is taken: spipe-six@.service already exists
+		7: warning: key a.key is the same as key b.key: deleting one revokes nothing
+		8: warning: key $PWD/other: readable by its group, chmod 600 it
+		9: key /etc/absent: No such file or directory
+	EOF
+	[ "$output" = 'tab: tunnels: 8, errors: 8, warnings: 7' ]
+}
+
+@test "check: an address that is taken, and by whom" {
+	listen server sleep 100
+	server=$!
+	background nc -l -U "$PWD/x.sock"
+	nc=$!
+	eventually 5 listening "$PWD/x.sock"
+	cat >tab <<-EOF
+		all dec $port 25 $PWD/key
+		unix dec $PWD/x.sock 25 $PWD/key
+		new dec $PWD/y.sock 25 $PWD/key
+	EOF
+	expected=65 check_table
+	diff <(printf '%s\n' "${problems[@]#spipectl: tab:}") - <<-EOF
+		1: $port is held by $(</proc/$server/comm), pid $server
+		2: $PWD/x.sock is held by nc, pid $nc
+	EOF
+	echo "v4 enc $port 127.0.0.1:25 $PWD/key" >tab
+	expected=65 check_table
+	[ "${problems[0]}" = "spipectl: tab:1: 127.0.0.1:$port is held by $(</proc/$server/comm), pid $server" ]
+	echo "other dec 127.0.0.2:$port 25 $PWD/key" >tab
+	expected=0 check_table
+	# it has touched nobody's socket
+	alive "$server"
+}
+
+@test "check --show: the units of one line as the generator writes them" {
+	printf 'a dec 8025 25 %s\na-b dec 8026 exec:/bin/cat %s\n' "$PWD/key" "$PWD/key" >tab
+	mkdir units
+	SPIPETAB=tab run -0 "$BUILD/spipe-generator" units
+	run env PATH=/nowhere "$CTL" check --show a-b tab
+	diff <(grep -v '^spipectl: ' <<<"$output") <(cd units && find spipe-a-b* -type f | sort | while read -r file; do
+		printf '# %s\n' "$file"
+		cat "$file"
+		echo
+	done | sed '$d')
+	run -65 --separate-stderr env PATH=/nowhere "$CTL" check --show b tab
+	[ -z "$output" ]
+	[[ $stderr == *'spipectl: tab: no valid line has the name b' ]]
+}
+
+@test "check: systemd-analyze reads the units" {
+	[ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null || skip 'needs root and mounts of its own'
+	echo "mail dec vsock::1 25 $PWD/key" >tab
+	run -65 unshare --mount sh -c 'mount -t tmpfs none /usr/local/bin && exec "$0" check tab' "$CTL"
+	[[ ${lines[0]} == 'spipectl: tab: systemd-analyze: '*' /usr/local/bin/spipe-dec '* ]]
+}
+
+@test "check: a table that cannot be read, and usage errors" {
+	run -66 "$CTL" check absent
+	[ "$output" = 'spipectl: absent: No such file or directory' ]
+	for words in '--show' 'a b' '-x' '--show a --show b'; do
+		# shellcheck disable=SC2086
+		run -64 "$CTL" check $words
+		[ "$output" = 'spipectl: check takes: [--show NAME] [FILE]; see --help' ]
+	done
 }

@@ -1,0 +1,62 @@
+#!/usr/bin/env bats
+# spipectl under a real systemd.
+# shellcheck disable=SC2120,SC2154 # bats: $stderr and the like
+
+load ../helpers/lib
+load ../helpers/systemd
+
+setup_file() {
+	systemd_prepare
+	[ -z "${CANNOT:-}" ] || return 0
+	cd "$ROOT" || return
+	random 32 etc-spipe/mail.key
+	chmod 600 etc-spipe/mail.key
+	cat >spipetab <<-'END'
+		first	dec	8100			127.0.0.1:9000	mail.key
+		second	enc	127.0.0.1:8101		127.0.0.1:8100	mail.key
+		third	enc	/srv/third.sock		127.0.0.1:8100	mail.key mode=0666
+		vm	dec	vsock::8104		127.0.0.1:9000	mail.key
+	END
+	printf '[Socket]\nListenStream=8102\nAccept=yes\n' >units/other.socket
+	printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >units/other@.service
+	ln -s ../other.socket units/sockets.target.wants/
+	systemd_boot
+}
+
+teardown_file() { systemd_down; }
+
+teardown() {
+	[ -z "${CANNOT:-}" ] || return 0
+	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then
+		inside journalctl -q --no-pager -n 30
+	fi
+	teardown_test
+}
+
+@test "check: the tunnels' own sockets and units are no error" {
+	run -0 inside spipectl check
+	[ "$output" = '/etc/spipetab: tunnels: 4, errors: 0, warnings: 0' ]
+}
+
+@test "check: a new table before it counts: addresses of units and processes" {
+	near_background nc -l 8103
+	near_pid=$!
+	eventually 5 listens 8103
+	cat >"$ROOT/shared/new" <<-'END'
+		first	dec	8100	127.0.0.1:9000	mail.key
+		new	dec	8101	127.0.0.1:9000	mail.key
+		third	dec	8102	127.0.0.1:9000	mail.key
+		fourth	dec	8103	127.0.0.1:9000	mail.key
+	END
+	run -65 --separate-stderr inside spipectl check /srv/new
+	alive "$near_pid"
+	diff <(echo "$stderr") - <<-END
+		spipectl: /srv/new:2: 8101 is held by spipe-second.socket
+		spipectl: /srv/new:3: 8102 is held by other.socket
+		spipectl: /srv/new:4: 8103 is held by another process
+	END
+}
+
+listens() {
+	[ -n "$(near ss -Hltn "sport = :$1")" ]
+}

@@ -1,0 +1,356 @@
+/* spipectl check: what is wrong with a table, before it counts. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crypto.h"
+#include "ctl-holder.h"
+#include "ctl-run.h"
+#include "ctl.h"
+#include "keys.h"
+#include "table.h"
+#include "units.h"
+#include "wait.h"
+
+/* Where systemd looks for the programs of a service. */
+#define SERVICE_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+struct check {
+	const char *path; /* of the table */
+	const char *show; /* name of the line whose units are printed, or NULL */
+	bool shown;       /* there is such a line */
+	int dir;          /* where the units are written */
+	const char *dir_path;
+	unsigned line; /* that is being checked; 0: none */
+	unsigned tunnels, errors, warnings;
+};
+
+/* Print a problem. It keeps the line from working, or else is a warning. */
+__attribute__((format(printf, 3, 4))) static void problem(struct check *check, bool error,
+    const char *format, ...)
+{
+	va_list arguments;
+
+	fprintf(stderr, "spipectl: %s:", check->path);
+	if (check->line > 0)
+		fprintf(stderr, "%u:", check->line);
+	fputs(error ? " " : " warning: ", stderr);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+	if (error)
+		check->errors++;
+	else
+		check->warnings++;
+}
+
+/* --- keys -------------------------------------------------------------------------------- */
+
+/* Keys that the program would load together: whose holders cannot be told apart? */
+static void check_twins(struct check *check, const struct keyring *ring)
+{
+	for (size_t i = 0; i < ring->count; i++)
+		for (size_t j = i + 1; j < ring->count; j++)
+			if (equal_secret(ring->secret[i], ring->secret[j], KEY_SIZE))
+				problem(check, false,
+				    "key %s is the same as key %s: deleting one revokes nothing",
+				    ring->key[i].name, ring->key[j].name);
+}
+
+/* Load them as the program does. Returns whether that worked; if `say`, with all problems printed. */
+static bool load_keys(struct check *check, const char *const *files, size_t count, const char *dir,
+    bool with_rules, bool say)
+{
+	struct keyring ring = { 0 };
+	struct outcome outcome = { 0 };
+	bool loaded = keyring_load(&ring, files, count, dir, with_rules, NEVER, &outcome) == 0;
+
+	if (ring.warnings != NULL)
+		fclose(ring.warnings);
+	for (const char *text = ring.warning_text;
+	     say && text != NULL && text < ring.warning_text + ring.warning_size;
+	     text += strlen(text) + 1)
+		problem(check, false, "%s", text);
+	if (say && !loaded)
+		problem(check, true, "%s", outcome.reason);
+	if (loaded && (dir != NULL || count > 1))
+		check_twins(check, &ring);
+	keyring_wipe(&ring);
+	return loaded;
+}
+
+static void check_keys(struct check *check, const struct tunnel *tunnel)
+{
+	char paths[TABLE_KEYS][PATH_MAX + 16];
+	const char *files[TABLE_KEYS];
+	bool with_rules = tunnel->role == ROLE_DEC, good = true;
+
+	for (int i = 0; i < tunnel->key_count; i++) {
+		const struct tunnel_key *key = &tunnel->keys[i];
+		const char *path = files[i] = paths[i];
+
+		snprintf(paths[i], sizeof(paths[i]), "%s%s", key->prefix, key->path);
+		if (tunnel->option[TUNNEL_ENCRYPTED] != NULL) {
+			if (access(path, F_OK) != 0)
+				problem(check, true, "key %s: %s", path, strerror(errno));
+			good = false; /* only systemd can decrypt it */
+		} else if (key->directory)
+			load_keys(check, NULL, 0, path, with_rules, true);
+		else
+			good &= load_keys(check, &path, 1, NULL, with_rules, true);
+	}
+	if (good && tunnel->key_count > 1)
+		load_keys(check, files, (size_t)tunnel->key_count, NULL, with_rules, false);
+}
+
+/* --- what else a line needs -------------------------------------------------------------- */
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+static void check_command(struct check *check, const char *command)
+{
+	const char *word = command + strspn(command, " \t");
+	int length = (int)strcspn(word, " \t");
+	char path[PATH_MAX], *copy = strdup(SERVICE_PATH), *rest = copy, *dir;
+	bool found = false;
+
+	if (memchr(word, '/', (size_t)length) != NULL) {
+		snprintf(path, sizeof(path), "%.*s", length, word);
+		found = is_program(path);
+	} else
+		while (!found && (dir = strsep(&rest, ":")) != NULL) {
+			snprintf(path, sizeof(path), "%s/%.*s", dir, length, word);
+			found = is_program(path);
+		}
+	free(copy);
+	if (!found)
+		problem(check, true, "%.*s: no such program", length, word);
+}
+
+static void check_listen(struct check *check, const struct tunnel *tunnel)
+{
+	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], unit[96];
+
+	snprintf(unit, sizeof(unit), "spipe-%s.socket", tunnel->name);
+	address_text_format(&tunnel->listen, where, sizeof(where));
+	if (address_is_held(&tunnel->listen, unit, holder))
+		problem(check, true, "%s is held by %s", where, holder);
+}
+
+static void check_tunnel(struct check *check, const struct tunnel *tunnel)
+{
+	struct outcome outcome = { 0 };
+
+	check->tunnels++;
+	check->shown |= check->show != NULL && strcmp(check->show, tunnel->name) == 0;
+	if (units_write(check->dir, tunnel, check->path, &outcome) != 0)
+		problem(check, true, "%s", outcome.reason);
+	check_keys(check, tunnel);
+	if (tunnel->command != NULL)
+		check_command(check, tunnel->command);
+	check_listen(check, tunnel);
+}
+
+static void check_lines(struct check *check, FILE *file)
+{
+	struct table table;
+	struct tunnel tunnel;
+	struct outcome outcome = { 0 };
+	enum table_result found;
+
+	table_open(&table, file);
+	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END) {
+		check->line = table.line;
+		if (found == TABLE_WRONG)
+			problem(check, true, "%s", outcome.reason);
+		else
+			check_tunnel(check, &tunnel);
+	}
+	check->line = 0;
+	table_close(&table);
+}
+
+/* --- the units --------------------------------------------------------------------------- */
+
+static int by_name(const FTSENT **a, const FTSENT **b)
+{
+	return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+/* Call `visit` for each file in the directory of units, in order, and for each directory when left. */
+static void each_unit(struct check *check, void (*visit)(struct check *, const FTSENT *, void *),
+    void *data)
+{
+	char *paths[] = { strdup(check->dir_path), NULL };
+	FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
+	const FTSENT *entry;
+
+	while (tree != NULL && (entry = fts_read(tree)) != NULL)
+		if (entry->fts_info != FTS_D)
+			visit(check, entry, data);
+	if (tree != NULL)
+		fts_close(tree);
+	free(paths[0]);
+}
+
+static void remove_unit(struct check *check, const FTSENT *entry, void *data)
+{
+	(void)check;
+	(void)data;
+	remove(entry->fts_path);
+}
+
+/* Print a file of the line that is to be shown. */
+static void show_unit(struct check *check, const FTSENT *entry, void *data)
+{
+	const char *path = entry->fts_path + strlen(check->dir_path) + 1;
+	size_t length = strlen(check->show);
+	char text[4096];
+	size_t got;
+	FILE *file;
+
+	(void)data;
+	if (entry->fts_info != FTS_F || strncmp(path, "spipe-", 6) != 0 ||
+	    strncmp(path + 6, check->show, length) != 0 || strchr(".@", path[6 + length]) == NULL)
+		return;
+	file = fopen(entry->fts_path, "re");
+	if (file == NULL)
+		return;
+	printf("# %s\n", path);
+	while ((got = fread(text, 1, sizeof(text), file)) > 0)
+		fwrite(text, 1, got, stdout);
+	putchar('\n');
+	fclose(file);
+}
+
+/* The words of a command line, up to a NULL. */
+struct words {
+	char **word;
+	size_t count;
+};
+
+static void add_word(struct words *words, const char *word)
+{
+	char **more = realloc(words->word, (words->count + 2) * sizeof(*more));
+
+	if (more == NULL)
+		return;
+	words->word = more;
+	more[words->count++] = strdup(word);
+	more[words->count] = NULL;
+}
+
+static void add_unit(struct check *check, const FTSENT *entry, void *words)
+{
+	(void)check;
+	if (entry->fts_info == FTS_F && entry->fts_level == 1)
+		add_word(words, entry->fts_path);
+}
+
+/* Print what systemd itself has to say about the units. */
+static void print_verdict(struct check *check, bool error, char *output)
+{
+	size_t length = strlen(check->dir_path);
+	char *line;
+
+	while ((line = strsep(&output, "\n")) != NULL) {
+		if (strncmp(line, check->dir_path, length) == 0)
+			line += length + 1;
+		if (*line != '\0')
+			problem(check, error, "systemd-analyze: %s", line);
+	}
+}
+
+static void verify(struct check *check)
+{
+	static const char *const first[] = { "systemd-analyze", "verify", "--man=no",
+		"--recursive-errors=no" };
+	size_t options = sizeof(first) / sizeof(first[0]);
+	struct words words = { NULL, 0 };
+	char *output;
+	int status;
+
+	for (size_t i = 0; i < options; i++)
+		add_word(&words, first[i]);
+	each_unit(check, add_unit, &words);
+	if (words.count > options) {
+		status = run_program((const char *const *)words.word, &output);
+		if (status == 127)
+			problem(check, false,
+			    "the units were not verified: there is no systemd-analyze");
+		else
+			print_verdict(check, status != 0, output);
+		free(output);
+	}
+	for (size_t i = 0; i < words.count; i++)
+		free(words.word[i]);
+	free(words.word);
+}
+
+/* --- all of it --------------------------------------------------------------------------- */
+
+static void check_table(struct check *check, FILE *file)
+{
+	check_lines(check, file);
+	verify(check);
+	if (check->show != NULL && !check->shown)
+		problem(check, true, "no valid line has the name %s", check->show);
+	else if (check->show != NULL)
+		each_unit(check, show_unit, NULL);
+	else
+		printf("%s: tunnels: %u, errors: %u, warnings: %u\n", check->path, check->tunnels,
+		    check->errors, check->warnings);
+	each_unit(check, remove_unit, NULL);
+}
+
+int ctl_check(int argc, char **argv)
+{
+	char dir_path[] = "/tmp/spipectl.XXXXXX";
+	struct check check = { .path = "/etc/spipetab", .dir_path = dir_path };
+	struct outcome outcome = { 0 };
+	bool given = false;
+	FILE *file;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--show") == 0 && i + 1 < argc && check.show == NULL)
+			check.show = argv[++i];
+		else if (argv[i][0] != '-' && !given) {
+			check.path = argv[i];
+			given = true;
+		} else {
+			fail(&outcome, EX_USAGE, "check takes: [--show NAME] [FILE]; see --help");
+			return ctl_end(&outcome);
+		}
+	}
+	file = fopen(check.path, "re");
+	if (file == NULL) {
+		fail(&outcome, EX_NOINPUT, "%s: %s", check.path, strerror(errno));
+		return ctl_end(&outcome);
+	}
+	umask(022);
+	check.dir = mkdtemp(dir_path) != NULL ? open(dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+					      : -1;
+	if (check.dir == -1) {
+		fail(&outcome, EX_CANTCREAT, "%s: %s", dir_path, strerror(errno));
+		return ctl_end(&outcome);
+	}
+	check_table(&check, file);
+	close(check.dir);
+	fclose(file);
+	return check.errors > 0 ? EX_DATAERR : 0;
+}
