@@ -1,0 +1,213 @@
+#!/usr/bin/python3
+"""What a process of ours is seen to have and to do: random numbers, locked memory, descriptors, terminals, defaults."""
+
+import os
+import pty
+import re
+import select
+import socket
+import subprocess
+import sys
+import time
+import tty
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
+import held
+from peer import LIMIT, SHARED, SLOW, Peer, tcp_pair
+from suite import SECRET, Skip, Wrong, both, case, expect, far_side, main, needs
+
+
+def descriptors(pid):
+    """What a process has open, by number."""
+    where = "/proc/%d/fd/" % pid
+    return {int(fd): os.readlink(where + fd) for fd in os.listdir(where)}
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as file:
+        return file.read().split()
+
+
+def status(pid, name):
+    with open("/proc/%d/status" % pid) as file:
+        return re.search(r"(?m)^%s:\s*(.*)$" % name, file.read())[1]
+
+
+def eventually(what, condition):
+    end = time.monotonic() + LIMIT * SLOW
+    while not condition():
+        if time.monotonic() > end:
+            raise Wrong("never: " + what)
+        time.sleep(0.01)
+
+
+# --- random numbers -------------------------------------------------------------------------------------
+
+
+@both
+def nonces_differ(role):
+    """Each part of each nonce, however small, is another in each connection."""
+    seen = {}
+    for _ in range(4):
+        run = held.Run(role, "ucspi")
+        nonce = run.peer.look_at_nonce()
+        for at in range(0, len(nonce), 4):
+            expect("connections with the same bytes of a nonce", seen.get((at, nonce[at : at + 4])), None)
+            seen[at, nonce[at : at + 4]] = run
+        run.stop()
+
+
+@both
+def kernel_is_asked_for_all(role):
+    """All 32 bytes of the nonce and all 32 of the exponent are the kernel's random numbers."""
+    needs("strace")
+    run = held.Run(role, "ucspi", prefix=["strace", "-f", "-o", "calls", "-e", "trace=getrandom"])
+    try:
+        run.authenticate()
+    except (OSError, held.peer.Closed):
+        pass
+    run.stop()
+    with open("calls") as file:
+        calls = file.read()
+    if "getrandom" not in calls:
+        raise Skip("strace cannot trace here")
+    expect("calls for 32 bytes", len(re.findall(r", 32, 0\) += 32", calls)), 2)
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+@both
+def secrets_are_locked(role):
+    """What holds secrets is never swapped out: the keys before the handshake, the connection's own to its end."""
+    run = held.Run(role, "ucspi", ["-o", "30"])
+    run.peer.look_at_nonce()
+    page = os.sysconf("SC_PAGESIZE") // 1024
+    before = int(status(run.pid, "VmLck").split()[0])
+    if before < 3 * page:
+        raise Wrong("locked before the handshake: %d kB" % before)
+    run.authenticate()
+    run.wire.sendall(run.peer.out.seal(b"x"))
+    expect("what came", run.plain.recv(1), b"x")
+    after = int(status(run.pid, "VmLck").split()[0])
+    if not page <= after < before:
+        raise Wrong("locked while it relays: %d kB, %d kB before" % (after, before))
+    run.stop()
+
+
+# --- descriptors ----------------------------------------------------------------------------------------
+
+
+@both
+def nothing_else_is_open(role):
+    """No key file, no key directory, nothing that we inherited stays open."""
+    os.mkdir("keys")
+    for name in "one", "two":
+        with open("keys/" + name, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(SECRET + name.encode())
+    with open("keys/one.conf", "w") as file:
+        file.write("expires 2999-12-31\n")
+    prefix = ["bash", "-c", 'exec "$@" 5>inherited 30>inherited', "bash"]
+    run = held.Run(role, "ucspi", ["-o", "30", *(["-K", "keys"] if role == "dec" else [])], prefix=prefix)
+    run.peer.look_at_nonce()
+    run.asleep()
+    for fd, what in descriptors(run.pid).items():
+        if what.startswith("/") and what != "/dev/null":
+            raise Wrong("descriptor %d is %s" % (fd, what))
+    run.stop()
+
+
+@case
+def launcher_goes_when_not_needed():
+    """The launcher that other keys' commands need ends when a key comes whose far side is descriptors 6 and 7."""
+    for name, data in ("mine", SECRET), ("other", SECRET + b"!"):
+        with open(name, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+    with open("other.conf", "w") as file:
+        file.write("command cat\n")
+    wire, near = tcp_pair()
+    plain, far = tcp_pair()
+    with far_side(far) as passed:
+        process = subprocess.Popen([os.environ["DEC"], "-k", "mine", "-k", "other"], stdin=near, stdout=near, pass_fds=passed)
+    near.close()
+    far.close()
+    peer = Peer(wire, True, SHARED)
+    peer.take_nonce()
+    expect("processes before the handshake", len(children(process.pid)), 1)
+    peer.sock.sendall(peer.nonce)
+    peer.sock.sendall(peer.hello())
+    peer.take_hello()
+    peer.derive()
+    wire.sendall(peer.out.seal(b"x"))
+    expect("what came", plain.recv(1), b"x")
+    eventually("the launcher is gone", lambda: not children(process.pid))
+    for sock in wire, plain:
+        sock.shutdown(socket.SHUT_WR)
+    expect("status", process.wait(LIMIT * SLOW), 0)
+
+
+# --- terminals ------------------------------------------------------------------------------------------
+
+
+def terminal_of(pid):
+    with open("/proc/%d/stat" % pid) as file:
+        return int(file.read().rpartition(")")[2].split()[4])
+
+
+@case
+def takes_no_terminal():
+    """A terminal that it is given as output, or as a key file, does not become its own."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    source, theirs = os.pipe()
+    wire, far = tcp_pair()
+    wire.settimeout(LIMIT * SLOW)
+    with far_side(far) as passed:
+        enc = subprocess.Popen([os.environ["ENC"], "-k", "secret"], stdin=source, stdout=slave, pass_fds=passed,
+                               start_new_session=True)
+    Peer(wire, False, SHARED).shake()
+    expect("its terminal", terminal_of(enc.pid), 0)
+    enc.terminate()
+    enc.wait()
+    os.close(theirs)
+    result = subprocess.run([os.environ["ENC"], "-k", os.ttyname(slave), "--", "true"], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    expect("status", result.returncode, 78)
+    # It would have been hung up with the end of the session whose terminal it was.
+    expect("hung up", select.select([slave], [], [], 0)[0], [])
+
+
+# --- defaults -------------------------------------------------------------------------------------------
+
+
+@both
+def default_timeout(role):
+    """The handshake has 5 s."""
+    run = held.Run(role, "ucspi")
+    run.end(LIMIT * SLOW)
+    expect("status", run.status, 75)
+    if not 4.9 < run.seconds < 5 + 2.5 * SLOW:
+        raise Wrong("it took %.1f s" % run.seconds)
+
+
+@case
+def default_connections():
+    """A listener serves 200 connections at once."""
+    target = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    process = subprocess.Popen([os.environ["ENC"], "-o", "100", "-k", "secret", "-t", "127.0.0.1:%d" % target.getsockname()[1]],
+                               stdin=listener, stdout=subprocess.DEVNULL)
+    held_open = [socket.create_connection(listener.getsockname()) for _ in range(202)]
+    eventually("200 are served", lambda: len(children(process.pid)) >= 200)
+    eventually("the rest wait", lambda: bool(select.select([listener], [], [], 0)[0]))
+    time.sleep(0.2)  # nothing is to happen
+    expect("served", len(children(process.pid)), 200)
+    held_open.pop(0).close()
+    process.terminate()
+    expect("status", process.wait(LIMIT * SLOW), 0)
+
+
+if __name__ == "__main__":
+    main()
