@@ -26,7 +26,10 @@ PKG_CONFIG ?= pkg-config
 INSTALL ?= install
 
 WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
-WITH_IPSEC_MB ?= no  # multi-lane packets for bulk, from Intel's library
+# Several packets at the same time in bulk transfers: Intel's static library, for x86-64.
+WITH_IPSEC_MB ?= $(shell $(CC) -dumpmachine | grep -q '^x86_64' && \
+	$(CC) -E -include intel-ipsec-mb.h -x c /dev/null >/dev/null 2>&1 && \
+	test -e "$$($(CC) -print-file-name=libIPSec_MB.a)" && echo yes || echo no)
 STATIC ?= no         # half the start-up time; the linker's warnings are harmless
 SANDBOX ?= yes       # no: only for valgrind and gcov
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
@@ -73,12 +76,11 @@ endif
 ifneq ($(call yes,$(WITH_IPSEC_MB)),)
 flags += -DWITH_IPSEC_MB
 libs += -l:libIPSec_MB.a # static: otherwise every connection would take the time to load it
+sources := $(wildcard common/*.c)
+else
+sources := $(filter-out common/packet-ipsec-mb.c,$(wildcard common/*.c))
 endif
 
-sources := $(filter-out common/packet-ipsec-mb.c,$(wildcard common/*.c))
-ifneq ($(call yes,$(WITH_IPSEC_MB)),)
-sources += common/packet-ipsec-mb.c
-endif
 common := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/spipe-enc $(BUILD)/spipe-dec
 ifneq ($(call yes,$(WITH_SYSTEMD)),)

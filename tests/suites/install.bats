@@ -134,3 +134,26 @@ installed() {
 	make -s -C "$TREE" uninstall BUILD="$PWD/build" DESTDIR="$PWD/root" BINDIR=/sbin MANDIR=/man WITH_SYSTEMD=no
 	[ -z "$(installed)" ]
 }
+
+@test "ipsec-mb is used where the compiler makes x86-64 programs and finds the library" {
+	cat >cc <<-'END'
+		#!/bin/sh
+		case $* in
+		-dumpmachine) echo "$MACHINE" ;;
+		-print-file-name=*) echo "$LIBRARY" ;;
+		*intel-ipsec-mb.h*) [ -e "$HEADER" ] ;;
+		esac
+	END
+	chmod +x cc
+	touch found
+	uses() { # MACHINE HEADER LIBRARY VARIABLE...
+		MACHINE=$1 HEADER=$2 LIBRARY=$3 make -n -C "$TREE" BUILD="$PWD/b" CC="$PWD/cc" "${@:4}" all >commands
+		grep -q -e -DWITH_IPSEC_MB commands
+	}
+	uses x86_64-linux-gnu "$PWD/found" "$PWD/found"
+	not uses x86_64-linux-gnu "$PWD/found" "$PWD/found" WITH_IPSEC_MB=no
+	not uses x86_64-linux-gnu "$PWD/nowhere" "$PWD/found"
+	not uses x86_64-linux-gnu "$PWD/found" libIPSec_MB.a
+	not uses aarch64-linux-gnu "$PWD/found" "$PWD/found"
+	uses aarch64-linux-gnu "$PWD/nowhere" libIPSec_MB.a WITH_IPSEC_MB=yes
+}
