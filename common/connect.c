@@ -131,7 +131,7 @@ int connect_to(const char *target, const char *bind_text, int64_t deadline, stru
 		return connect_tcp(&text, target, bind_text, deadline, outcome);
 	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path, deadline)
 				       : connect_vsock(&text, deadline);
-	return fd != -1
-	    ? fd
-	    : fail(outcome, EX_UNAVAILABLE, "cannot connect to %s: %s", target, strerror(errno));
+	return fd != -1 ? fd
+			: fail(outcome, errno == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
+			      "cannot connect to %s: %s", target, strerror(errno));
 }

@@ -199,7 +199,7 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 
 	if (got == -1)
 		return -1;
-	if (got == sizeof(answer) && fd == -1) {
+	if (got == sizeof(answer) && answer.status != 0) {
 		*outcome = answer;
 		return -1;
 	}
@@ -207,7 +207,7 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 		return fd_pass ? receive_from_command(launcher, deadline, outcome)
 			       : launcher->socket;
 	if (fd == -1)
-		return fail(outcome, EX_OSERR, "the launcher failed");
+		return fail(outcome, EX_OSERR, "no socket came from the launcher");
 	return launcher_finish(launcher, deadline, outcome) == 0 ? fd : -1;
 }
 
