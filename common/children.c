@@ -159,24 +159,27 @@ void children_free(struct children *children)
 	free(children->child);
 }
 
-void children_save(const struct children *children, int fd)
+int children_save(const struct children *children, int fd)
 {
-	dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", children->processes,
-	    children->served, children->refused, children->bytes_in, children->bytes_out);
+	if (dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", children->processes,
+		children->served, children->refused, children->bytes_in, children->bytes_out) < 0)
+		return -1;
 	for (size_t i = 0; i < children->room; i++) {
 		const struct child *child = &children->child[i];
 		uint64_t network;
 
 		memcpy(&network, child->source.network, sizeof(network));
-		if (child->pid != 0)
-			dprintf(fd, "%d %d %d %d %d %u %" PRIx64 "\n", child->pid, child->channel,
-			    child->proved, child->leaving, child->muted, child->source.family,
-			    network);
+		if (child->pid != 0 &&
+		    dprintf(fd, "%d %d %d %d %d %u %" PRIx64 "\n", child->pid, child->channel,
+			child->proved, child->leaving, child->muted, child->source.family,
+			network) < 0)
+			return -1;
 	}
 }
 
 /* NOLINTBEGIN(cert-err34-c): these are numbers of our own */
 int children_restore(struct children *children, size_t room, FILE *file)
+	return 0;
 {
 	struct child child = { 0 };
 	uint64_t network, served = 0, refused = 0, in = 0, out = 0;

@@ -65,8 +65,11 @@ void children_set_inherited(const struct children *, bool inherited);
 /* Close the channels and free what children_init allocated. */
 void children_free(struct children *);
 
-/* Write the children as text to a descriptor, for the program that reloading executes. */
-void children_save(const struct children *, int fd);
+/*
+ * Write the children as text to a descriptor, for the program that reloading executes. Returns 0, or
+ * -1 with errno set.
+ */
+int children_save(const struct children *, int fd);
 
 /* Read them, and make `room` more places. Returns 0, or -1 if memory ran out. */
 int children_restore(struct children *, size_t room, FILE *);

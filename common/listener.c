@@ -172,41 +172,48 @@ static void set_inherited(const struct listener *l, bool inherited)
 	children_set_inherited(&l->children, inherited);
 }
 
-static void set_number(const char *name, int number)
+static int set_number(const char *name, int number)
 {
 	char text[16];
 
 	snprintf(text, sizeof(text), "%d", number);
-	setenv(name, text, 1);
+	return setenv(name, text, 1);
+}
+
+/* Leave sockets and children to the program that is executed next. Returns 0, or -1 with errno set. */
+static int hand_over(const struct listener *l, int state)
+{
+	if (state == -1 || children_save(&l->children, state) != 0 ||
+	    lseek(state, 0, SEEK_SET) != 0 || set_number(STATE, state) != 0)
+		return -1;
+	set_inherited(l, true);
+	if (l->first == STDIN_FILENO)
+		return 0;
+	return set_number("LISTEN_PID", getpid()) != 0 || set_number("LISTEN_FDS", l->count) != 0
+	    ? -1
+	    : 0;
 }
 
 /* Execute the program again. Returns only if that fails. */
 static void reload(struct listener *l, char *const *argv)
 {
-	int state = memfd_create("state", 0);
+	int state = memfd_create("state", 0), error;
 
-	if (state == -1) {
-		report_warn(l->report, "cannot reload: %s", strerror(errno));
-		return;
+	if (hand_over(l, state) == 0) {
+		secret_unharden();
+		records_sum_up(&l->records, NEVER, l->report);
+		execvp(argv[0], argv);
+		error = errno;
+		secret_harden();
+		errno = error;
 	}
-	children_save(&l->children, state);
-	lseek(state, 0, SEEK_SET);
-	set_number(STATE, state);
-	if (l->first != STDIN_FILENO) {
-		set_number("LISTEN_PID", getpid());
-		set_number("LISTEN_FDS", l->count);
-	}
-	set_inherited(l, true);
-	secret_unharden();
-	records_sum_up(&l->records, NEVER, l->report);
-	execvp(argv[0], argv);
 	report_warn(l->report, "cannot reload: %s: %s", argv[0], strerror(errno));
-	secret_harden();
 	set_inherited(l, false);
 	unsetenv(STATE);
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
-	close(state);
+	if (state != -1)
+		close(state);
 }
 
 /* Room for children, and those of the program that executed us. Returns 0, or -1 (memory). */
@@ -215,15 +222,20 @@ static int restore(struct listener *l)
 	/* Strangers may prove a key after accepting has paused; those that leave need room. */
 	size_t room = l->limits->connections + 2 * (size_t)l->limits->strangers + 1;
 	const char *number = getenv(STATE);
-	FILE *state = number == NULL ? NULL : fdopen((int)strtol(number, NULL, 10), "r");
-	int result = state == NULL ? children_init(&l->children, room)
-				   : children_restore(&l->children, room, state);
+	FILE *state;
 
-	if (state != NULL)
+	if (number == NULL) {
+		if (children_init(&l->children, room) != 0)
+			return -1;
+	} else {
+		state = fdopen((int)strtol(number, NULL, 10), "r");
+		if (state == NULL || children_restore(&l->children, room, state) != 0)
+			return -1;
 		fclose(state);
-	unsetenv(STATE);
+		unsetenv(STATE);
+	}
 	l->slots = calloc(l->children.room + (size_t)l->count, sizeof(*l->slots));
-	return l->slots == NULL ? -1 : result;
+	return l->slots == NULL ? -1 : 0;
 }
 
 static void obey_signals(struct listener *l, char *const *argv)
