@@ -21,6 +21,11 @@ static bool is_stranger(const struct child *child)
 	return child->pid != 0 && !child->proved && !child->leaving;
 }
 
+static bool is_watched(const struct child *child)
+{
+	return child->pid != 0 && !child->proved && child->channel != -1;
+}
+
 /* Add `change`, 1 or -1, to the number of children of this one's kind. */
 static void count(struct children *children, const struct child *child, int change)
 {
@@ -94,7 +99,7 @@ nfds_t children_watch(const struct children *children, struct pollfd *slots)
 	nfds_t number = 0;
 
 	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0 && !children->child[i].proved)
+		if (is_watched(&children->child[i]))
 			slots[number++] = (struct pollfd){ .fd = children->child[i].channel,
 				.events = POLLIN };
 	return number;
@@ -103,8 +108,7 @@ nfds_t children_watch(const struct children *children, struct pollfd *slots)
 void children_hear(struct children *children, const struct pollfd *slots)
 {
 	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0 && !children->child[i].proved &&
-		    (slots++)->revents != 0)
+		if (is_watched(&children->child[i]) && (slots++)->revents != 0)
 			hear(children, &children->child[i]);
 }
 
@@ -175,11 +179,11 @@ int children_save(const struct children *children, int fd)
 			network) < 0)
 			return -1;
 	}
+	return 0;
 }
 
 /* NOLINTBEGIN(cert-err34-c): these are numbers of our own */
 int children_restore(struct children *children, size_t room, FILE *file)
-	return 0;
 {
 	struct child child = { 0 };
 	uint64_t network, served = 0, refused = 0, in = 0, out = 0;

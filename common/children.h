@@ -44,7 +44,7 @@ void children_add(struct children *, struct child);
 /* Reap one child that has ended, and move it to *ended. Returns whether there was one. */
 bool children_reap(struct children *, struct child *ended);
 
-/* Fill in a slot for each stranger's channel, at `slots`. Returns how many there are. */
+/* Fill in a slot for each stranger's channel that is open, at `slots`. Returns how many there are. */
 nfds_t children_watch(const struct children *, struct pollfd *slots);
 
 /* Read the reports of strangers that poll(2) found at the slots of children_watch. */

@@ -110,17 +110,16 @@ static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 		return 0;
 	}
 	switch (errno) {
-	case EMFILE:
-	case ENFILE:
-	case ENOBUFS:
-	case ENOMEM: pause_for(l, "accept a connection", errno); return 0;
+	case EAGAIN:
+	case EINTR:
+	case ECONNABORTED: return 0; /* the connection is gone, or another process took it */
 	case EBADF:
 	case EINVAL:
 	case ENOTSOCK:
 	case EOPNOTSUPP:
 		return fail(outcome, EX_OSERR, "cannot accept on descriptor %d: %s", fd,
 		    strerror(errno));
-	default: return 0; /* the connection is gone, or another process took it */
+	default: pause_for(l, "accept a connection", errno); return 0;
 	}
 }
 
@@ -270,7 +269,7 @@ static int64_t earlier(int64_t a, int64_t b)
 }
 
 /* Wait for a connection, a report from a child, a signal, or the next deadline. */
-static int wait_for_news(struct listener *l, struct outcome *outcome)
+static void wait_for_news(struct listener *l)
 {
 	bool accepting = is_accepting(l);
 	int64_t wake = earlier(l->records.next, l->status_due);
@@ -280,17 +279,18 @@ static int wait_for_news(struct listener *l, struct outcome *outcome)
 		l->slots[i] = (struct pollfd){ .fd = accepting ? l->first + i : -1,
 			.events = POLLIN };
 	count += children_watch(&l->children, l->slots + l->count);
-	if (l->paused_until > l->now)
+	if (l->held != -1 || l->paused_until > l->now)
 		wake = earlier(wake, l->paused_until);
 	if (l->limits->exit_idle != 0 && l->children.processes == 0)
 		wake = earlier(wake, l->idle_since + l->limits->exit_idle);
 	if (wait_poll(l->slots, count, wake) != -1)
-		return 0;
+		return;
+	if (errno != EINTR) {
+		pause_for(l, "wait for connections", errno);
+		wait_poll(NULL, 0, l->paused_until);
+	}
 	for (nfds_t i = 0; i < count; i++)
 		l->slots[i].revents = 0;
-	if (errno == EINTR)
-		return 0;
-	return fail(outcome, EX_OSERR, "cannot wait for connections: %s", strerror(errno));
 }
 
 static bool is_over(struct listener *l)
@@ -316,8 +316,7 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 		records_sum_up(&l->records, l->now, l->report);
 		if (l->now >= l->status_due)
 			send_status(l, false, false);
-		if (wait_for_news(l, outcome) != 0)
-			return -1;
+		wait_for_news(l);
 		l->now = time_now();
 		l->status_due = earlier(l->status_due, l->now + STATUS_EVERY);
 		children_hear(&l->children, l->slots + l->count);
