@@ -101,11 +101,15 @@ static bool is_accepting(const struct listener *l)
  */
 static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 {
+	static const struct linger reset = { .l_onoff = 1 };
 	struct sockaddr_storage from = { 0 };
 	socklen_t size = sizeof(from);
 
 	l->held = accept4(fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
 	if (l->held != -1) {
+		/* If nobody comes to serve it, it is broken, not ended. */
+		setsockopt(l->held, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		l->remote = (struct address){ 0 };
 		address_from(&l->remote, &from, size);
 		return 0;
 	}
@@ -146,8 +150,10 @@ static int serve(struct listener *l, struct accepted *accepted)
 	child.muted = has_strangers(l) && records_full(&l->records, &child.source, l->now);
 	*accepted = (struct accepted){ l->held, channel[1], l->remote, child.muted };
 	child.pid = fork();
-	if (child.pid == 0)
+	if (child.pid == 0) {
+		signal_stop = 0; /* that was for the listener */
 		return 1;
+	}
 	close(channel[1]);
 	if (child.pid == -1) {
 		pause_for(l, "fork", errno);
@@ -245,10 +251,10 @@ static void obey_signals(struct listener *l, char *const *argv)
 	if (signal_progress)
 		send_status(l, false, true);
 	signal_progress = 0;
-	if (number == SIGHUP && !l->has_terminal && !l->ending) {
+	if (number == SIGHUP && !l->has_terminal) {
 		if (l->held != -1)
 			signal_stop = SIGHUP; /* later: the connection would be lost */
-		else
+		else if (!l->ending)
 			reload(l, argv);
 		return;
 	}
@@ -257,6 +263,7 @@ static void obey_signals(struct listener *l, char *const *argv)
 	l->ending = true;
 	if (number != SIGUSR2) {
 		children_kill(&l->children, SIGTERM);
+		children_kill(&l->children, SIGCONT); /* one that is stopped cannot end */
 		if (l->held != -1)
 			close(l->held);
 		l->held = -1;

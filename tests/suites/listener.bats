@@ -415,3 +415,93 @@ s.close()' "$port"
 			grep -qF "$(readlink "/proc/$dec/fd/3")"
 	done
 }
+
+# serve_without_forks NAME COMMAND...: serve, as a user of its own who may not fork until forks_again PID.
+serve_without_forks() {
+	local name=$1
+	shift
+	[ "$(id -u)" -eq 0 ] || skip "not root"
+	user=(setpriv --reuid=$((60000 + BASHPID % 5000)) --clear-groups)
+	serve "$name" "${user[@]}" --inh-caps=+dac_override --ambient-caps=+dac_override \
+		bash -c 'ulimit -S -u 1; exec "$@"' - "$@"
+}
+
+forks_again() {
+	"${user[@]}" prlimit --pid "$1" --nproc=1000:
+}
+
+@test "when fork fails the connection waits, and SIGHUP waits for the connection" {
+	echo_server
+	cp "$DEC" spipe-dec
+	serve_without_forks dec ./spipe-dec -k key -t "$target"
+	local dec=$!
+	holder one "$port"
+	eventually 5 grep -q 'cannot fork: Resource temporarily unavailable; trying again' dec.err
+	cp "$DEC" new
+	mv new spipe-dec
+	kill -HUP "$dec"
+	# neither signal may get into the connection that is served next
+	kill -USR1 "$dec"
+	eventually 5 grep -q '0 served' dec.err
+	forks_again "$dec"
+	answers one
+	eventually 5 test "/proc/$dec/exe" -ef spipe-dec
+	answers one
+	[ "$(grep -c 'trying again' dec.err)" -eq 1 ]
+	has_children "$dec" 1
+}
+
+@test "a connection that still waits for its process at the listener's end is reset" {
+	serve_without_forks dec "$DEC" -k key -t 127.0.0.1:1
+	local dec=$!
+	background /usr/bin/python3 -c '
+import socket, sys
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+try:
+    s.recv(1)
+except ConnectionResetError:
+    sys.exit(3)' "$port"
+	local client=$!
+	eventually 5 grep -q 'cannot fork' dec.err
+	kill -TERM "$dec"
+	ended 5 "$dec"
+	[ "$status" -eq 0 ]
+	ended 5 "$client"
+	[ "$status" -eq 3 ]
+}
+
+@test "SIGHUP after SIGUSR2 disturbs no connection" {
+	echo_server
+	serve dec "$DEC" -k key -t "$target"
+	local dec=$!
+	holder one "$port"
+	local one=$!
+	answers one
+	kill -USR2 "$dec"
+	kill -HUP "$dec"
+	# both have been received when a third has
+	kill -USR1 "$dec"
+	eventually 5 grep -q '1 connections, 0 strangers' dec.err
+	kill -HUP "$dec"
+	kill -USR1 "$dec"
+	eventually 5 has_lines dec.err 2
+	answers one
+	kill -TERM "$one"
+	ended 5 "$dec"
+	[ "$status" -eq 0 ]
+}
+
+@test "SIGTERM ends a connection whose process is stopped" {
+	echo_server
+	serve dec "$DEC" -k key -t "$target"
+	local dec=$!
+	holder one "$port"
+	local one=$!
+	answers one
+	kill -STOP "$(children "$dec")"
+	kill -TERM "$dec"
+	ended 5 "$dec"
+	[ "$status" -eq 0 ]
+	ended 5 "$one"
+	[ "$status" -eq 74 ]
+}
