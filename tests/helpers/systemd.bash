@@ -5,6 +5,9 @@
 # in setup_file `systemd_prepare`, then fill $ROOT, then `systemd_boot`; in teardown_file `systemd_down`. Tests
 # reach into it with `inside COMMAND...`, and its network, from outside the container, with `near COMMAND...`.
 
+# SYSTEMD_TREE names the root directory of another Debian to boot in place of this machine's, such as debootstrap(8)
+# makes: with systemd-sysv, dbus, procps, iproute2, libnss-systemd, libssl3 and python3-minimal.
+
 # systemd_prepare: install into $ROOT/usr/local; $ROOT/etc-spipe becomes /etc/spipe, $ROOT/spipetab
 # /etc/spipetab, $ROOT/units /etc/systemd/system, $ROOT/shared /srv. Sets CANNOT where it cannot be done.
 systemd_prepare() {
@@ -76,7 +79,7 @@ systemd_boot() {
 	export GROUP
 	# With cgroup v2 for the limits by address, however this machine has it.
 	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 "${own[@]}" nsenter -t "$NETWORK" -n -m systemd-nspawn -q --register=no \
-		--keep-unit -D / --volatile=yes --console=pipe --bind-ro="$ROOT/usr/local:/usr/local" \
+		--keep-unit -D "${SYSTEMD_TREE:-/}" --volatile=yes --console=pipe --bind-ro="$ROOT/usr/local:/usr/local" \
 		--bind-ro="$ROOT/units:/etc/systemd/system" --bind="$ROOT/etc-spipe:/etc/spipe" \
 		--bind-ro="$ROOT/spipetab:/etc/spipetab" --bind-ro="$ROOT/hosts:/etc/hosts" \
 		--bind-ro="$ROOT/nsswitch.conf:/etc/nsswitch.conf" --bind="$ROOT/shared:/srv" \
