@@ -33,13 +33,13 @@ class End:
         self.sock.sendall(self.peer.out.seal_all(data) if self.peer else data)
 
     def get(self, size):
-        data = b""
+        data = bytearray()  # with bytes, megabytes would be copied for each packet
         while len(data) < size:
             more = self.peer.take_packet() if self.peer else self.sock.recv(65536)
             if not more:
                 raise Wrong("an end after %d of %d bytes" % (len(data), size))
             data += more
-        return data
+        return bytes(data)
 
     def end(self):
         self.sock.shutdown(socket.SHUT_WR)
