@@ -11,22 +11,20 @@
 
 #include "wait.h"
 
-/*
- * A direction reads what is waiting, seals it or opens the packets in it, and writes the result. It
- * reads no more until all of that is written, which is the flow control. How much it reads at once
- * starts small and grows while reads come back full.
- */
-#define BATCH_FIRST 16 /* packets */
-#define BATCH_STEP 4
-#define BATCH_MOST 256
-#define BUFFER_SIZE ((size_t)320 * 1024) /* BATCH_MOST packets, rounded up to pages of any size */
+#define BATCH 256                        /* packets to read at once, at most */
+#define BUFFER_SIZE ((size_t)320 * 1024) /* room for them, in whole pages of any size */
 #define BUFFERS_KEPT SECOND /* of silence, before the memory of the buffers is given back */
 
 #define GRACE (2 * SECOND) /* to deliver what is in hand, or for a peer that nobody hears to end */
 #define TAKEN_RETRY (SECOND / 100) /* poll cannot report that the peer has taken everything */
-#define SPIN_TRIES 20
 #define SHORT_WAIT (SECOND / 10000)
+#define DIALOGUE_SIZE 16384 /* bytes: who sends more at once is not waiting for an answer */
+#define SPIN_TRIES 20
 
+/*
+ * A direction reads what is waiting, seals it or opens the packets in it, and writes the result. It
+ * reads no more until all of that is written, which is the flow control.
+ */
 struct direction {
 	struct side *from, *to;
 	struct packet_state *packets;
@@ -34,7 +32,6 @@ struct direction {
 	uint8_t *in, *out;         /* one behind the other, BUFFER_SIZE each */
 	size_t in_size;            /* bytes in `in`: between rounds, less than a packet */
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
-	size_t batch;              /* packets to read at once */
 	bool used;                 /* the buffers hold data, perhaps already delivered */
 	bool readable;             /* says poll */
 	bool ended;                /* the source has no more */
@@ -45,6 +42,7 @@ struct direction {
 /* A connection being relayed. */
 struct state {
 	const struct relay *relay;
+	struct outcome *outcome;
 	struct direction d[2]; /* near to far, far to near */
 	int64_t now;           /* at the start of this round's wait */
 	int64_t wake;          /* when that wait ends even if nothing happens */
@@ -59,9 +57,9 @@ struct state {
 	int short_waits;       /* in a row; counted up to 2 */
 };
 
-static int fail_lost(const struct side *side, int error, struct outcome *outcome)
+static int fail_lost(struct state *s, const struct side *side, int error)
 {
-	return fail(outcome, EX_IOERR, "the %s was lost: %s", side->name, strerror(error));
+	return fail(s->outcome, EX_IOERR, "the %s was lost: %s", side->name, strerror(error));
 }
 
 /* Is the other end of a UNIX socket closed in both directions? */
@@ -79,7 +77,7 @@ static bool is_plain_command(const struct state *s, const struct side *side)
 }
 
 /* Write as much of the output as the side takes. */
-static int drain(struct state *s, struct direction *d, struct outcome *outcome)
+static int drain(struct state *s, struct direction *d)
 {
 	ssize_t moved;
 
@@ -91,7 +89,7 @@ static int drain(struct state *s, struct direction *d, struct outcome *outcome)
 			int error = errno;
 
 			if (!is_plain_command(s, d->to) || !is_closed(d->to->out.fd))
-				return fail_lost(d->to, error, outcome);
+				return fail_lost(s, d->to, error);
 			/* It has exited. What it wrote is still delivered. */
 			s->active = s->input_left = d->ended = true;
 			break;
@@ -104,7 +102,7 @@ static int drain(struct state *s, struct direction *d, struct outcome *outcome)
 }
 
 /* Seal all of the input, or open the whole packets in it. */
-static int convert(struct state *s, struct direction *d, struct outcome *outcome)
+static int convert(struct state *s, struct direction *d)
 {
 	size_t whole = d->sealing ? d->in_size : d->in_size / PACKET_SIZE * PACKET_SIZE;
 	int bad = 0;
@@ -112,18 +110,16 @@ static int convert(struct state *s, struct direction *d, struct outcome *outcome
 
 	if (whole == 0)
 		return 0;
-	if (d->sealing)
-		made = packet_seal(d->packets, d->in, whole, d->out);
-	else
-		made = packet_open(d->packets, d->in, whole / PACKET_SIZE, d->out, &bad);
+	made = d->sealing ? packet_seal(d->packets, d->in, whole, d->out)
+			  : packet_open(d->packets, d->in, whole / PACKET_SIZE, d->out, &bad);
 	if (made < 0)
-		return fail(outcome, EX_OSERR, "libcrypto failed, probably out of memory");
+		return fail(s->outcome, EX_OSERR, "libcrypto failed, probably out of memory");
 	if (!d->sealing)
 		*d->count += (size_t)made;
 	d->out_end = (size_t)made;
 	if (bad) {
-		drain(s, d, outcome); /* the packets before the bad one were good */
-		return fail(outcome, EX_PROTOCOL,
+		drain(s, d); /* the packets before the bad one were good */
+		return fail(s->outcome, EX_PROTOCOL,
 		    "a packet from the %s failed its check: the stream was tampered with, and "
 		    "nothing from that packet on was delivered",
 		    d->from->name);
@@ -134,9 +130,9 @@ static int convert(struct state *s, struct direction *d, struct outcome *outcome
 }
 
 /* Read once, and convert. */
-static int fill(struct state *s, struct direction *d, struct outcome *outcome)
+static int fill(struct state *s, struct direction *d)
 {
-	size_t room = d->batch * (d->sealing ? PACKET_DATA : PACKET_SIZE) - d->in_size;
+	size_t room = BATCH * (d->sealing ? PACKET_DATA : PACKET_SIZE) - d->in_size;
 	ssize_t got = side_read(d->from, d->in + d->in_size, room);
 
 	d->readable = false;
@@ -147,22 +143,22 @@ static int fill(struct state *s, struct direction *d, struct outcome *outcome)
 		got = 0;
 	}
 	if (got == -1)
-		return fail_lost(d->from, errno, outcome);
+		return fail_lost(s, d->from, errno);
 	s->active = true;
 	if (got == 0) {
 		d->ended = true;
-		return d->in_size == 0
-		    ? 0
-		    : fail(outcome, EX_PROTOCOL, "the stream from the %s was cut inside a packet",
-			  d->from->name);
+		if (d->in_size == 0)
+			return 0;
+		return fail(s->outcome, EX_PROTOCOL,
+		    "the stream from the %s was cut inside a packet", d->from->name);
 	}
 	d->used = true;
-	if ((size_t)got == room && d->batch < BATCH_MOST)
-		d->batch *= BATCH_STEP;
+	if (got > DIALOGUE_SIZE)
+		s->short_waits = 0;
 	d->in_size += (size_t)got;
 	if (d->sealing)
 		*d->count += (size_t)got;
-	return convert(s, d, outcome);
+	return convert(s, d);
 }
 
 /* Has the peer's kernel (for a UNIX socket, the reader) taken all that was written? */
@@ -186,38 +182,38 @@ static void await_delivery(const struct side *side)
 	wait_poll(NULL, 0, time_now() + SECOND / 10);
 }
 
-static int fail_input_left(const struct side *near, struct outcome *outcome)
+static int fail_input_left(struct state *s)
 {
-	await_delivery(near);
-	return fail(outcome, EX_IOERR, "the command exited without reading all its input");
+	await_delivery(s->relay->near);
+	return fail(s->outcome, EX_IOERR, "the command exited without reading all its input");
 }
 
 /* The source has ended and all of it is written: end the output too, if it was a good end. */
-static int finish(struct state *s, struct direction *d, struct outcome *outcome)
+static int finish(struct state *s, struct direction *d)
 {
-	bool from_command = s->relay->launcher != NULL && d->from == s->relay->far;
+	struct launcher *launcher = d->from == s->relay->far ? s->relay->launcher : NULL;
 
-	if (from_command && d->from->in.hung_up && launcher_failed(s->relay->launcher, outcome)) {
+	if (launcher != NULL && d->from->in.hung_up && launcher_failed(launcher, s->outcome)) {
 		await_delivery(d->to);
 		return -1;
 	}
-	if (from_command && s->input_left)
-		return fail_input_left(d->to, outcome);
+	if (launcher != NULL && s->input_left)
+		return fail_input_left(s);
 	side_end_output(d->to);
 	d->done = true;
 	return 0;
 }
 
 /* Move what can be moved in one direction. */
-static int move(struct state *s, struct direction *d, struct outcome *outcome)
+static int move(struct state *s, struct direction *d)
 {
 	if (d->done)
 		return 0;
-	if (drain(s, d, outcome) != 0)
+	if (drain(s, d) != 0)
 		return -1;
-	if (d->readable && (fill(s, d, outcome) != 0 || drain(s, d, outcome) != 0))
+	if (d->readable && (fill(s, d) != 0 || drain(s, d) != 0))
 		return -1;
-	return d->ended && d->out_end == 0 ? finish(s, d, outcome) : 0;
+	return d->ended && d->out_end == 0 ? finish(s, d) : 0;
 }
 
 static bool in_hand(const struct direction *d)
@@ -241,7 +237,7 @@ static bool passed(struct state *s, int64_t since, int64_t span)
 }
 
 /* Do what signals ask for. */
-static int obey_signals(struct state *s, struct outcome *outcome)
+static int obey_signals(struct state *s)
 {
 	if (signal_progress) {
 		signal_progress = 0;
@@ -256,7 +252,7 @@ static int obey_signals(struct state *s, struct outcome *outcome)
 	if (s->stopping == 0)
 		return 0;
 	if (s->now >= s->stop || (!s->reading && !in_hand(&s->d[0]) && !in_hand(&s->d[1])))
-		return fail_signal(outcome, s->stopping, "");
+		return fail_signal(s->outcome, s->stopping, "");
 	wake_at(s, s->now + TAKEN_RETRY);
 	return 0;
 }
@@ -273,16 +269,20 @@ static bool is_deserted(struct state *s, const struct direction *last)
 	return false;
 }
 
+static int fail_silent(struct state *s, const char *what, int64_t limit)
+{
+	return fail(s->outcome, EX_TEMPFAIL, "%s limit of %g s", what,
+	    (double)limit / (double)SECOND);
+}
+
 /* The limits on silence. */
-static int check_limits(struct state *s, struct outcome *outcome)
+static int check_limits(struct state *s)
 {
 	const struct relay *relay = s->relay;
 	int64_t since = s->last_active;
 
 	if (relay->idle != 0 && passed(s, since, relay->idle))
-		return fail(outcome, EX_TEMPFAIL,
-		    "both sides were silent for the idle limit of %g s",
-		    (double)relay->idle / (double)SECOND);
+		return fail_silent(s, "both sides were silent for the idle", relay->idle);
 	if (!s->d[0].done && !s->d[1].done)
 		return 0;
 	if (s->one_way_since == 0)
@@ -291,10 +291,9 @@ static int check_limits(struct state *s, struct outcome *outcome)
 	if (since < s->one_way_since)
 		since = s->one_way_since;
 	if (relay->linger != 0 && passed(s, since, relay->linger))
-		return fail(outcome, EX_TEMPFAIL,
-		    "one direction had ended and the other was silent "
-		    "for the linger limit of %g s",
-		    (double)relay->linger / (double)SECOND);
+		return fail_silent(s,
+		    "one direction had ended and the other was silent for the linger",
+		    relay->linger);
 	return 0;
 }
 
@@ -307,7 +306,6 @@ static void release_buffers(struct state *s)
 			continue;
 		madvise(d->in, 2 * BUFFER_SIZE, MADV_DONTNEED);
 		packet_rest(d->packets);
-		d->batch = BATCH_FIRST;
 		d->used = false;
 	}
 }
@@ -328,7 +326,7 @@ static struct pollfd watch(const struct end *end, short events)
  * the data that came before it.
  */
 static int check_break(struct state *s, const struct pollfd *slot, const struct side *side,
-    struct end *end, bool reading, struct outcome *outcome)
+    struct end *end, bool reading)
 {
 	int error = 0;
 	socklen_t size = sizeof(error);
@@ -338,7 +336,7 @@ static int check_break(struct state *s, const struct pollfd *slot, const struct 
 	if (!reading && getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 &&
 	    error != 0) {
 		if (!is_plain_command(s, side))
-			return fail_lost(side, error, outcome);
+			return fail_lost(s, side, error);
 		s->input_left = s->d[0].ended = true; /* as in drain */
 	}
 	end->hung_up = true;
@@ -352,11 +350,10 @@ static int check_break(struct state *s, const struct pollfd *slot, const struct 
  */
 static int poll_sides(struct state *s, struct pollfd *slots, nfds_t count)
 {
-	bool bulk = s->d[0].batch > BATCH_FIRST || s->d[1].batch > BATCH_FIRST;
 	int64_t before = time_now();
 	int ready = 0;
 
-	for (int i = 0; s->short_waits == 2 && !bulk && i < SPIN_TRIES && ready == 0; i++) {
+	for (int i = 0; s->short_waits == 2 && i < SPIN_TRIES && ready == 0; i++) {
 		ready = wait_poll(slots, count, 0);
 		if (ready == 0)
 			sched_yield();
@@ -371,7 +368,7 @@ static int poll_sides(struct state *s, struct pollfd *slots, nfds_t count)
 }
 
 /* Wait until something can be moved, a signal comes, or it is time to wake. */
-static int wait_for_work(struct state *s, struct outcome *outcome)
+static int wait_for_work(struct state *s)
 {
 	struct pollfd slots[4]; /* near in, near out, far in, far out */
 
@@ -388,18 +385,18 @@ static int wait_for_work(struct state *s, struct outcome *outcome)
 		struct side *side = s->d[i].from;
 		bool reading = slots[2 * i].events != 0;
 
-		if (check_break(s, &slots[2 * i], side, &side->in, reading, outcome) != 0 ||
-		    check_break(s, &slots[2 * i + 1], side, &side->out, reading, outcome) != 0)
+		if (check_break(s, &slots[2 * i], side, &side->in, reading) != 0 ||
+		    check_break(s, &slots[2 * i + 1], side, &side->out, reading) != 0)
 			return -1;
 		s->d[i].readable = reading && slots[2 * i].revents != 0;
 	}
 	return 0;
 }
 
-static int relay_both(struct state *s, struct outcome *outcome)
+static int relay_both(struct state *s)
 {
 	for (;;) {
-		if (move(s, &s->d[0], outcome) != 0 || move(s, &s->d[1], outcome) != 0)
+		if (move(s, &s->d[0]) != 0 || move(s, &s->d[1]) != 0)
 			return -1;
 		if (s->d[0].done && s->d[1].done)
 			break;
@@ -409,18 +406,19 @@ static int relay_both(struct state *s, struct outcome *outcome)
 			s->last_active = s->now;
 		s->active = false;
 		report_status(s->relay->report);
-		if (obey_signals(s, outcome) != 0 || check_limits(s, outcome) != 0)
+		if (obey_signals(s) != 0 || check_limits(s) != 0)
 			return -1;
 		if (s->deserted)
 			break;
 		release_buffers(s);
-		if (wait_for_work(s, outcome) != 0)
+		if (wait_for_work(s) != 0)
 			return -1;
 	}
-	return s->input_left ? fail_input_left(s->relay->near, outcome) : 0;
+	return s->input_left ? fail_input_left(s) : 0;
 }
 
-static void set_up(struct state *s, int i, uint8_t *buffers)
+/* Start direction `i`, 0 or 1. */
+static void start(struct state *s, int i, uint8_t *buffers)
 {
 	const struct relay *relay = s->relay;
 	struct direction *d = &s->d[i];
@@ -430,37 +428,29 @@ static void set_up(struct state *s, int i, uint8_t *buffers)
 	d->sealing = (i == 0) == (relay->role == ROLE_ENC);
 	d->packets = d->sealing ? relay->seal : relay->open;
 	d->count = i == 0 ? &relay->report->bytes_in : &relay->report->bytes_out;
-	d->batch = BATCH_FIRST;
-	d->in = buffers + 2 * i * BUFFER_SIZE;
-	d->out = d->in + BUFFER_SIZE;
-}
-
-/* The header is the first of what the near side has sent. */
-static int send_header(struct state *s, struct outcome *outcome)
-{
-	struct direction *d = &s->d[0];
-
-	if (s->relay->header == NULL)
-		return 0;
-	memcpy(d->sealing ? d->in : d->out, s->relay->header, s->relay->header_size);
-	*(d->sealing ? &d->in_size : &d->out_end) = s->relay->header_size;
-	d->used = true;
-	return convert(s, d, outcome);
+	d->in = buffers;
+	d->out = buffers + BUFFER_SIZE;
+	if (i == 0 && relay->header != NULL) {
+		memcpy(d->sealing ? d->in : d->out, relay->header, relay->header_size);
+		*(d->sealing ? &d->in_size : &d->out_end) = relay->header_size;
+		d->used = true;
+	}
 }
 
 int relay_run(const struct relay *relay, struct outcome *outcome)
 {
-	struct state s = { .relay = relay, .last_active = time_now(), .reading = true };
+	struct state s = { .relay = relay, .outcome = outcome, .reading = true };
 	uint8_t *buffers = mmap(NULL, 4 * BUFFER_SIZE, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int result;
 
-	_Static_assert(BUFFER_SIZE >= BATCH_MOST * PACKET_SIZE, "a batch fits a buffer");
+	_Static_assert(BUFFER_SIZE >= BATCH * PACKET_SIZE, "a batch fits a buffer");
 	if (buffers == MAP_FAILED)
 		return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
-	set_up(&s, 0, buffers);
-	set_up(&s, 1, buffers);
-	result = send_header(&s, outcome) == 0 ? relay_both(&s, outcome) : -1;
+	start(&s, 0, buffers);
+	start(&s, 1, buffers + 2 * BUFFER_SIZE);
+	s.last_active = time_now();
+	result = convert(&s, &s.d[0]) == 0 ? relay_both(&s) : -1;
 	munmap(buffers, 4 * BUFFER_SIZE);
 	return result;
 }

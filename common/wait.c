@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -10,9 +11,8 @@
 int signal_stop;
 int signal_progress;
 
-static sigset_t taken;
-static sigset_t mask_found; /* the signal mask before signals_take, without `taken` */
-static int pending = -1;    /* signalfd(2) of `taken` */
+static sigset_t taken, mask_found; /* the mask before signals_take, without `taken` */
+static int pending = -1;           /* signalfd(2) of `taken` */
 
 int64_t time_now(void)
 {
@@ -22,36 +22,34 @@ int64_t time_now(void)
 	return (int64_t)t.tv_sec * SECOND + t.tv_nsec;
 }
 
-static bool is_ignored(int number)
+static bool is_ours(int number)
 {
-	struct sigaction action;
+	/* Our own faults; what does not end a process; and SIGPIPE, which is ignored. */
+	static const char others[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS,
+		SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGURG, SIGWINCH, SIGPIPE, 0 };
+	static const char unless_ignored[] = { SIGHUP, SIGINT, SIGQUIT, 0 };
+	struct sigaction found;
 
-	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+	if (strchr(unless_ignored, number) != NULL)
+		return sigaction(number, NULL, &found) == 0 && found.sa_handler != SIG_IGN;
+	return strchr(others, number) == NULL;
 }
 
 int signals_take(void)
 {
-	/* Our own faults; SIGPIPE; what stops, continues or does nothing. */
-	static const int others[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS,
-		SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGURG, SIGWINCH };
-	static const int optional[] = { SIGHUP, SIGINT, SIGQUIT };
-
 	if (pending != -1)
 		return 0;
-	sigfillset(&taken);
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		sigdelset(&taken, others[i]);
-	for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++)
-		if (is_ignored(optional[i]))
-			sigdelset(&taken, optional[i]);
+	sigemptyset(&taken);
+	sigprocmask(SIG_BLOCK, NULL, &mask_found);
+	for (int number = 1; number < NSIG; number++)
+		if (is_ours(number)) {
+			sigaddset(&taken, number);
+			sigdelset(&mask_found, number); /* even if whoever started us blocked it */
+		}
 	pending = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (pending == -1)
 		return -1;
-	sigprocmask(SIG_BLOCK, &taken, &mask_found);
-	/* A signal that whoever started us had blocked is still for us and for the command. */
-	for (int number = 1; number < NSIG; number++)
-		if (sigismember(&taken, number))
-			sigdelset(&mask_found, number);
+	sigprocmask(SIG_BLOCK, &taken, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* if ignored, exit statuses would be lost */
 	return 0;
