@@ -266,12 +266,11 @@ void peer_learn(struct peer *peer, int fd)
 	size = sizeof(from);
 	if (getsockname(fd, (struct sockaddr *)&from, &size) == 0)
 		address_from(&peer->local, &from, size);
-	/*
-	 * Of a connection that has been reset already the kernel knows no more, and socat hands us
-	 * a socketpair of its own: the addresses are in the environment.
-	 */
-	if (peer->remote.family == AF_UNSPEC ||
-	    (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0'))
+	/* Two nameless ends: socat hands us a socketpair of its own. */
+	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
+		memset(peer, 0, sizeof(*peer));
+	/* Of a connection that has been reset already the kernel does not know the remote end. */
+	if (peer->remote.family == AF_UNSPEC)
 		from_environment(peer);
 }
 

@@ -116,6 +116,7 @@ listen() {
 		unix=(-u)
 		shift
 	fi
+	rm -f "$1.port"
 	background "$NET" listen "${unix[@]}" "$@" 2>"$1.err"
 	eventually 10 test -e "$1.port" || return
 	port=$(<"$1.port")
