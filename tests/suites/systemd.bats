@@ -547,28 +547,50 @@ test_state() {
 	[ "$(inside systemctl list-units --all --plain --no-legend 'spipe-each@*' | awk '{print $3}')" = "$1" ]
 }
 
-@test "systemd: 2,000 connects in 2 s, 300 held idle, 500 wrong keys; the rightful get through" {
-	local before
+# withstands NAME PORT KEY: strangers do what they can, and the holder of KEY gets through.
+withstands() {
+	local name=$1 port=$2 key=$3 before
 	echo_server 127.0.0.1:9000
 	mkfifo hold
 	exec 5<>hold
-	near_background "$TESTS/helpers/flood.py" silent 127.0.0.1 8025 127.0.0.9 300 <hold >silent.out
+	near_background "$TESTS/helpers/flood.py" silent 127.0.0.1 "$port" 127.0.0.9 300 <hold >silent.out
 	eventually 10 test -s silent.out
-	near "$TESTS/helpers/flood.py" connect 127.0.0.1 8025 127.0.0.9 2000 2
+	near "$TESTS/helpers/flood.py" connect 127.0.0.1 "$port" 127.0.0.9 2000 2
 	# during, from another address
-	[ "$(ask 8025 "$ETC/spipe-dec.key")" = HELLO ]
-	near timeout -s KILL 60 "$TESTS/helpers/flood.py" wrong 127.0.0.1 8025 127.0.0.9 500 >wrong.out &
+	[ "$(ask "$port" "$key")" = HELLO ]
+	near timeout -s KILL 60 "$TESTS/helpers/flood.py" wrong 127.0.0.1 "$port" 127.0.0.9 500 >wrong.out &
 	before=$!
-	[ "$(ask 8025 "$ETC/spipe-dec.key")" = HELLO ]
+	[ "$(ask "$port" "$key")" = HELLO ]
 	wait "$before"
 	read -r closed _ <wrong.out
 	[ "$closed" -eq 500 ]
 	exec 5>&-
-	[ "$(ask 8025 "$ETC/spipe-dec.key")" = HELLO ]
-	inside systemctl is-active -q spipe-dec.socket
-	eventually 30 gone dec
+	[ "$(ask "$port" "$key")" = HELLO ]
+	inside systemctl is-active -q "spipe-$name.socket"
+	eventually 30 gone "$name"
 	run inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*'
 	[ -z "$output" ]
+}
+
+@test "systemd: 2,000 connects in 2 s, 300 held idle, 500 wrong keys; the rightful get through" {
+	withstands dec 8025 "$ETC/spipe-dec.key"
+}
+
+@test "systemd: the same against one service for all connections, from the address of the rightful, too" {
+	local i
+	withstands mail-in 8100 mail
+	# more of them than there are places, from the same address
+	rm hold
+	mkfifo hold
+	exec 5<>hold
+	for i in 1 2 3; do
+		near_background "$TESTS/helpers/flood.py" silent 127.0.0.1 8100 127.0.0.1 100 <hold >"silent.$i"
+		eventually 10 test -s "silent.$i"
+		[ "$(ask 8100 mail)" = HELLO ]
+	done
+	exec 5>&-
+	# the log is not flooded: of 3,000, those who were there at once before the first had ended
+	[ "$(journal 'spipe-mail-in@*' SPIPE_RESULT=refused | wc -l)" -le 200 ]
 }
 
 @test "systemd: after daemon-reload, a restart of the socket makes a changed line count, and stop ends a removed one" {
