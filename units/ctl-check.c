@@ -1,5 +1,6 @@
 /* spipectl check: what is wrong with a table, before it counts. */
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -89,6 +90,21 @@ static bool load_keys(struct check *check, const char *const *files, size_t coun
 	return loaded;
 }
 
+/* Systemd cannot pass on every file of a directory. */
+static void check_names(struct check *check, const char *path)
+{
+	DIR *dir = opendir(path);
+	const struct dirent *entry;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (strchr(entry->d_name, ':') != NULL)
+			problem(check, true,
+			    "%s/%s: a name with a colon keeps the service from starting", path,
+			    entry->d_name);
+	if (dir != NULL)
+		closedir(dir);
+}
+
 static void check_keys(struct check *check, const struct tunnel *tunnel)
 {
 	char paths[TABLE_KEYS][PATH_MAX + 16];
@@ -104,9 +120,10 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 			if (access(path, F_OK) != 0)
 				problem(check, true, "key %s: %s", path, strerror(errno));
 			good = false; /* only systemd can decrypt it */
-		} else if (key->directory)
+		} else if (key->directory) {
 			load_keys(check, NULL, 0, path, with_rules, true);
-		else
+			check_names(check, path);
+		} else
 			good &= load_keys(check, &path, 1, NULL, with_rules, true);
 	}
 	if (good && tunnel->key_count > 1)
@@ -321,7 +338,7 @@ static void check_table(struct check *check, FILE *file)
 int ctl_check(int argc, char **argv)
 {
 	char dir_path[] = "/tmp/spipectl.XXXXXX";
-	struct check check = { .path = "/etc/spipetab", .dir_path = dir_path };
+	struct check check = { .path = TABLE_PATH, .dir_path = dir_path };
 	struct outcome outcome = { 0 };
 	bool given = false;
 	FILE *file;

@@ -3,12 +3,15 @@
 
 #include "outcome.h"
 
+#define TABLE_PATH "/etc/spipetab"
+
 /*
  * The subcommands of spipectl, one file each. Each gets its own part of the command line, with its
  * name as argv[0], and returns the exit status.
  */
 int ctl_key(int argc, char **argv);
 int ctl_check(int argc, char **argv);
+int ctl_probe(int argc, char **argv);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */
 int ctl_end(const struct outcome *);

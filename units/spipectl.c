@@ -10,12 +10,17 @@ static const char usage[] =
     "usage: spipectl key new file\n"
     "       spipectl key id file ...\n"
     "       spipectl check [--show name] [file]\n"
-    "Make and compare keys, and check the table of tunnels.\n\n"
+    "       spipectl probe [-k file] [-o seconds] address | name\n"
+    "Make and compare keys, and check tunnels.\n\n"
     "  key new FILE         make a key file\n"
     "  key id FILE ...      show the fingerprint of each key\n"
     "  check [FILE]         find what is wrong with /etc/spipetab or another table,\n"
     "                       its keys and its addresses\n"
-    "      --show NAME      print the units of the line NAME as well\n\n"
+    "      --show NAME      print the units of the line NAME as well\n"
+    "  probe ADDRESS|NAME   do a handshake with the server at the address, or that\n"
+    "                       of the line NAME, and print how long it took\n"
+    "      -k FILE          the key; that of the line if not given\n"
+    "      -o SECONDS       time limit (5)\n\n"
     "  -v, --version        show the version\n"
     "  -h, --help           show this help\n";
 
@@ -25,6 +30,7 @@ static const struct command {
 } commands[] = {
 	{ "key", ctl_key },
 	{ "check", ctl_check },
+	{ "probe", ctl_probe },
 };
 
 int ctl_end(const struct outcome *outcome)

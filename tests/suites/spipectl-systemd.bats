@@ -16,7 +16,13 @@ setup_file() {
 		second	enc	127.0.0.1:8101		127.0.0.1:8100	mail.key
 		third	enc	/srv/third.sock		127.0.0.1:8100	mail.key mode=0666
 		vm	dec	vsock::8104		127.0.0.1:9000	mail.key
+		more	dec	[::]:8105		127.0.0.1:9000	keys/
+		piped	enc	127.0.0.1:8106		"exec:/usr/bin/nc -N 127.0.0.1 8100" mail.key
+		unix	dec	/srv/unix.sock		127.0.0.1:9000	mail.key pfs=require,timeout=3
 	END
+	mkdir etc-spipe/keys
+	random 32 etc-spipe/keys/one
+	chmod 600 etc-spipe/keys/one
 	printf '[Socket]\nListenStream=8102\nAccept=yes\n' >units/other.socket
 	printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >units/other@.service
 	ln -s ../other.socket units/sockets.target.wants/
@@ -35,7 +41,7 @@ teardown() {
 
 @test "check: the tunnels' own sockets and units are no error" {
 	run -0 inside spipectl check
-	[ "$output" = '/etc/spipetab: tunnels: 4, errors: 0, warnings: 0' ]
+	[ "$output" = '/etc/spipetab: tunnels: 7, errors: 0, warnings: 0' ]
 }
 
 @test "check: a new table before it counts: addresses of units and processes" {
@@ -55,6 +61,24 @@ teardown() {
 		spipectl: /srv/new:3: 8102 is held by other.socket
 		spipectl: /srv/new:4: 8103 is held by another process
 	END
+}
+
+@test "probe: a line of the table, of either role" {
+	near_background socat TCP-LISTEN:9000,bind=127.0.0.1,fork,reuseaddr EXEC:cat 2>target.err
+	eventually 5 listens 9000
+	for probe in 'first 127.0.0.1:8100' 'second 127.0.0.1:8100' 'third 127.0.0.1:8100' 'unix /srv/unix.sock'; do
+		run -0 inside spipectl probe "${probe% *}"
+		[[ $output == "${probe#* }: "*' ms (connection '* ]]
+	done
+	run -0 inside spipectl probe -k /etc/spipe/keys/one more
+	[[ $output == '127.0.0.1:8105: '* ]]
+	run -64 inside spipectl probe more
+	[ "$output" = 'spipectl: the key of more is a directory: give one with -k' ]
+	run -64 inside spipectl probe piped
+	[ "$output" = 'spipectl: the target of piped is a command: give an address' ]
+	run -64 inside spipectl probe absent
+	[ "$output" = 'spipectl: absent is no address, and no valid line of /etc/spipetab has that name' ]
+	run -77 inside spipectl probe -k /etc/spipe/keys/one first
 }
 
 listens() {

@@ -126,6 +126,7 @@ check_table() {
 	mkdir -m 700 keys
 	cp other keys/a.key
 	cp other keys/b.key
+	cp key keys/c:d
 	chmod 600 keys/*
 	echo >keys/c.conf
 	cat >tab <<-EOF
@@ -147,6 +148,7 @@ check_table() {
 		3: key $PWD/short: it is shorter than 32 bytes
 		4: warning: rules c.conf belong to no key: there is no c beside them
 		4: warning: key a.key is the same as key b.key: deleting one revokes nothing
+		4: $PWD/keys/c:d: a name with a colon keeps the service from starting
 		5: warning: key $PWD/other: readable by its group, chmod 600 it
 		5: nosuch: no such program
 		6: warning: key $PWD/other: readable by its group, chmod 600 it
@@ -156,7 +158,7 @@ check_table() {
 		8: warning: key $PWD/other: readable by its group, chmod 600 it
 		9: key /etc/absent: No such file or directory
 	EOF
-	[ "$output" = 'tab: tunnels: 8, errors: 8, warnings: 7' ]
+	[ "$output" = 'tab: tunnels: 8, errors: 9, warnings: 7' ]
 }
 
 @test "check: an address that is taken, and by whom" {
@@ -213,5 +215,67 @@ check_table() {
 		# shellcheck disable=SC2086
 		run -64 "$CTL" check $words
 		[ "$output" = 'spipectl: check takes: [--show NAME] [FILE]; see --help' ]
+	done
+}
+
+# probed ADDRESS: the output of a probe that went well.
+probed() {
+	[[ $output =~ ^"$1: "[0-9]+\.[0-9]" ms (connection "[0-9]+\.[0-9]", handshake "[0-9]+\.[0-9]")"$ ]]
+}
+
+@test "probe: spipe-dec and spiped answer, with and without forward secrecy" {
+	listen target cat
+	target=$port
+	for option in '' -f -g; do
+		# shellcheck disable=SC2086
+		listen "server$option" "$DEC" $option --verbose -k key -t "127.0.0.1:$target"
+		run -0 "$CTL" probe -k key "127.0.0.1:$port"
+		probed "127.0.0.1:$port"
+		statuses "server$option" 5 0
+		grep -q ' key key: 0 bytes in, 0 bytes out' "server$option.err"
+	done
+	run -0 "$CTL" probe -o 2.5 -k key "localhost:$port"
+	probed "localhost:$port"
+	background spiped -d -F -s "$PWD/d.sock" -t "[127.0.0.1]:$target" -k key 2>spiped.err
+	eventually 5 listening "$PWD/d.sock"
+	run -0 "$CTL" probe -k key "$PWD/d.sock"
+	probed "$PWD/d.sock"
+}
+
+@test "probe: a target that goes on after our end is no error" {
+	listen server "$DEC" -k key -- sh -c 'while echo more; do sleep 0.1; done'
+	run -0 "$CTL" probe -k key "127.0.0.1:$port"
+	probed "127.0.0.1:$port"
+}
+
+@test "probe: statuses of what can go wrong" {
+	listen server "$DEC" -k key -- cat
+	run -77 "$CTL" probe -k other "127.0.0.1:$port"
+	one_line <(echo "$output") spipectl 'probably has a different key'
+	listen fast "$DEC" -g -k key -- cat
+	listen stranger cat
+	run -77 "$CTL" probe -k other "127.0.0.1:$port"
+	one_line <(echo "$output") spipectl 'not spiped'
+	listen silent sleep 100
+	run -75 "$CTL" probe -o .2 -k key "127.0.0.1:$port"
+	one_line <(echo "$output") spipectl 'timed out'
+	run -78 "$CTL" probe -k absent "127.0.0.1:$port"
+	refuse
+	refused=$port
+	run -69 "$CTL" probe -k key "127.0.0.1:$port"
+	[ "$output" = "spipectl: cannot connect to 127.0.0.1:$port: Connection refused" ]
+	# the server's target
+	listen dead "$DEC" -k key -t "127.0.0.1:$refused"
+	run -74 "$CTL" probe -k key "127.0.0.1:$port"
+	one_line <(echo "$output") spipectl 'after the handshake: it probably cannot reach its target'
+	listen alive "$DEC" -k key -- cat
+	run -74 sh -c '"$0" probe -k key "$1" >/dev/full' "$CTL" "127.0.0.1:$port"
+}
+
+@test "probe: usage errors" {
+	for words in '' a\ b '-x a' '-o 0 localhost:1' 'localhost:1' '-k key nonsense:'; do
+		# shellcheck disable=SC2086
+		run -64 "$CTL" probe $words
+		one_line <(echo "$output") spipectl
 	done
 }
