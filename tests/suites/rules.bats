@@ -192,10 +192,11 @@ day() {
 		random 32 k/$name
 	done
 	listen one echo backend one
-	echo "target 127.0.0.1:$port" >k/alice.conf
+	local one=127.0.0.1:$port
+	echo "target $one" >k/alice.conf
 	listen -u two echo backend two
 	echo "target $PWD/two.sock" >k/bob.conf
-	for name in '-- echo the usual' "-t 127.0.0.1:$port"; do
+	for name in '-- echo the usual' "-t $one"; do
 		# shellcheck disable=SC2086
 		listen dec "$DEC" -K k $name
 		[ "$(spipe -t "127.0.0.1:$port" -k k/alice </dev/null)" = 'backend one' ]
