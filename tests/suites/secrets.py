@@ -60,15 +60,21 @@ def hmac_states(key):
         yield block
 
 
+def pieces(form):
+    """Its parts of 16 bytes: half a key is one too many. Padding is no part of a secret."""
+    for at in range(0, len(form) - 15, 16):
+        if len(set(form[at : at + 16])) > 4:
+            yield form[at : at + 16]
+
+
 def shapes(secret, is_hmac_key=False, is_number=False):
-    """All the forms in which a secret may be lying about."""
-    yield secret
+    """All the forms in which a secret may be lying about, in pieces."""
+    yield from pieces(secret)
     if is_number:
-        # libcrypto's numbers have their lowest byte first. free(3) overwrites the start of what was not wiped.
-        for order in secret, secret[::-1]:
-            yield from (order[i : i + 16] for i in range(0, len(order), 16))
+        yield from pieces(secret[::-1])  # libcrypto's numbers have their lowest byte first
     if is_hmac_key:
-        yield from hmac_states(secret)
+        for form in hmac_states(secret):
+            yield from pieces(form)
 
 
 # --- looking --------------------------------------------------------------------------------------------
@@ -312,6 +318,7 @@ def core(pid):
 
 
 def can_look():
+    os.unlink("secret")  # for one of random bytes, whose pieces are nowhere else
     if os.getuid() != 0:
         raise Skip("needs root, to read another process's memory")
     with open(os.environ["DEC"], "rb") as file:
