@@ -162,6 +162,9 @@ fuzz:
 coverage:
 	tests/tools/coverage
 
+mutants:
+	tests/mutants/run
+
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g'
 # The manual pages contain the default paths, because they are read in the source tree, too.
@@ -221,7 +224,7 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-*
 
 FORCE:
-.PHONY: all check check-long demo deps bench lint fuzz coverage install uninstall clean FORCE
+.PHONY: all check check-long demo deps bench lint fuzz coverage mutants install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
 endif
