@@ -3,17 +3,20 @@
  * it works behind the program's sandbox.
  *
  *	FAULT_MAP=FILE		shared with the one who runs this: see struct map
- *	FAULT=WHO,NAME,N,KIND	in the process WHO (0: the program, 1: what it forks), the Nth call (from 1) of
- *				NAME fails. KIND: an errno; 0: the failure value, errno as it is; -1: read or write
- *				1 byte; -2: works, but SIGTERM comes first
+ *	FAULT=WHO,NAME,N,KIND	in the process WHO, the Nth call (from 1) of NAME fails. KIND: an errno; 0: the
+ *				failure value, errno as it is; -1: read or write 1 byte; -2: works, but SIGTERM comes
+ *				first; -3: EAGAIN, after some time
  *
- * All calls are recorded, whether one fails or not. What the program executes is left alone.
+ * WHO: 0 is the program, 1 what it forks first, 2 what that forks. RELOADED is the program that a listener executes on
+ * SIGHUP. All their calls are recorded, whether one fails or not; those of a listener's other children are not. What
+ * else the program executes is left alone.
  */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -32,6 +35,8 @@
 #include <unistd.h>
 
 #define CALLS_MOST 30000
+#define RELOADED 10
+#define OTHERS 20
 
 struct map {
 	uint32_t hit;   /* the call that was to fail did */
@@ -46,13 +51,14 @@ struct map {
 static struct map *map;
 static uintptr_t base; /* of the program */
 static int who, fault_who, fault_kind, fault_number, seen;
-static char fault_name[32];
+static char fault_name[32], again[4][256]; /* the environment of RELOADED */
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 
 __attribute__((constructor)) static void start(void)
 {
-	const char *path = getenv("FAULT_MAP"), *fault = getenv("FAULT");
+	const char *path = getenv("FAULT_MAP"), *fault = getenv("FAULT"),
+		   *number = getenv("FAULT_WHO");
 	struct map *shared;
 	int fd;
 
@@ -60,6 +66,12 @@ __attribute__((constructor)) static void start(void)
 	if (fault != NULL)
 		sscanf(fault, "%d,%31[^,],%d,%d", &fault_who, fault_name, &fault_number,
 		    &fault_kind);
+	if (number != NULL)
+		who = atoi(number);
+	snprintf(again[0], sizeof(again[0]), "LD_PRELOAD=%s", getenv("LD_PRELOAD"));
+	snprintf(again[1], sizeof(again[1]), "FAULT_MAP=%s", path);
+	snprintf(again[2], sizeof(again[2]), "FAULT=%s", fault == NULL ? "" : fault);
+	snprintf(again[3], sizeof(again[3]), "FAULT_WHO=%d", RELOADED);
 	fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
 	if (fd == -1)
 		return;
@@ -68,6 +80,7 @@ __attribute__((constructor)) static void start(void)
 	unsetenv("LD_PRELOAD");
 	unsetenv("FAULT_MAP");
 	unsetenv("FAULT");
+	unsetenv("FAULT_WHO");
 	if (shared != MAP_FAILED)
 		map = shared; /* from here on calls count */
 }
@@ -78,7 +91,7 @@ static int hit(const char *name, const void *from)
 	uintptr_t site = (uintptr_t)from - base;
 	uint32_t i;
 
-	if (map == NULL)
+	if (map == NULL || who >= OTHERS)
 		return 0;
 	i = __atomic_fetch_add(&map->count, 1, __ATOMIC_RELAXED);
 	if (i < CALLS_MOST) {
@@ -92,6 +105,10 @@ static int hit(const char *name, const void *from)
 	if (fault_kind == -2) {
 		kill(getpid(), SIGTERM);
 		return 0;
+	}
+	if (fault_kind == -3) {
+		usleep(150000);
+		errno = EAGAIN;
 	}
 	if (fault_kind > 0)
 		errno = fault_kind;
@@ -151,7 +168,15 @@ CALL(int, -1, kill, (pid_t pid, int number), (pid, number))
 CALL(int, -1, setpgid, (pid_t pid, pid_t group), (pid, group))
 CALL(int, -1, waitid, (idtype_t type, id_t id, siginfo_t *info, int flags), (type, id, info, flags))
 CALL(pid_t, -1, waitpid, (pid_t pid, int *status, int flags), (pid, status, flags))
-CALL(int, -1, execvp, (const char *path, char *const argv[]), (path, argv))
+CALL(int, -1, accept4, (int fd, struct sockaddr *a, socklen_t *s, int flags), (fd, a, s, flags))
+CALL(int, -1, bind, (int fd, const struct sockaddr *a, socklen_t size), (fd, a, size))
+CALL(int, fault_kind > 0 ? EAI_SYSTEM : EAI_FAIL, getaddrinfo, (const char *host, const char *port,
+    const struct addrinfo *hints, struct addrinfo **found), (host, port, hints, found))
+CALL(ssize_t, -1, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
+CALL(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags))
+CALL(off_t, -1, lseek, (int fd, off_t offset, int whence), (fd, offset, whence))
+CALL(FILE *, NULL, fdopen, (int fd, const char *mode), (fd, mode))
+CALL(int, -1, signalfd, (int fd, const sigset_t *set, int flags), (fd, set, flags))
 CALL(int, -1, setrlimit, (__rlimit_resource_t what, const struct rlimit *limit), (what, limit))
 CALL(int, -1, sigaction, (int n, const struct sigaction *a, struct sigaction *old), (n, a, old))
 CALL(int, -1, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))
@@ -205,6 +230,7 @@ DONE(shutdown, (int fd, int how), (fd, how))
 pid_t fork(void)
 {
 	static pid_t (*real)(void);
+	static int forks;
 	pid_t pid;
 
 	if (real == NULL)
@@ -213,10 +239,45 @@ pid_t fork(void)
 		return -1;
 	pid = real();
 	if (pid == 0) {
-		who = 1;
-		seen = 0;
+		who = who == RELOADED || (who == 0 && forks > 0) ? OTHERS : who + 1;
+		seen = forks = 0;
 	}
+	forks += pid > 0;
 	return pid;
+}
+
+int execvp(const char *path, char *const argv[])
+{
+	static int (*real)(const char *, char *const *);
+	int result;
+
+	if (real == NULL)
+		real = (int (*)(const char *, char *const *))dlsym(RTLD_NEXT, "execvp");
+	if (hit("execvp", FROM))
+		return -1;
+	for (int i = 0; i < 4 && who == 0; i++)
+		putenv(again[i]);
+	result = real(path, argv);
+	for (int i = 0; i < 4 && who == 0; i++)
+		putenv(i == 0    ? "LD_PRELOAD"
+			: i == 1 ? "FAULT_MAP"
+			: i == 2 ? "FAULT"
+				 : "FAULT_WHO");
+	return result;
+}
+
+/* What dprintf is with _FORTIFY_SOURCE. */
+int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+	va_list arguments;
+	int result;
+
+	if (hit("dprintf", FROM))
+		return -1;
+	va_start(arguments, format);
+	result = vdprintf(fd, format, arguments);
+	va_end(arguments);
+	return result;
 }
 
 /* Those with arguments that may be there or not: they take one that is not, too. */

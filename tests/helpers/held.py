@@ -1,8 +1,8 @@
 """One run of our program with both of its neighbours in our hands, for the tests that look into it while it runs.
 
-A Run has three kinds of far side: "command", "pass" (-p) and "ucspi" (descriptors 6 and 7); `wire` is its
-encrypted connection, `plain` the other. For spipe-dec with a command, the command is a shell's:
-it saves what it gets in ./got, then sends ./reply, then makes ./finished.
+A Run has four kinds of far side: "command", "pass" (-p), "ucspi" (descriptors 6 and 7) and "target" (-t); `wire` is
+its encrypted connection, `plain` the other. For spipe-dec with a command, the command is a shell's:
+it saves what it gets in ./got, then sends ./reply, then makes ./finished. A Listener has any number of connections.
 """
 
 import os
@@ -22,10 +22,10 @@ WAIT = 10  # seconds for anything
 COMMAND = ["/bin/sh", "-c", "cat >got && cat reply && : >finished"]
 
 
-def listening():
+def listening(backlog=1):
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    listener.listen(1)
+    listener.listen(backlog)
     listener.settimeout(WAIT)
     return listener
 
@@ -53,16 +53,21 @@ class Peer(peer.Peer):
         return self.ahead
 
 
+def key_file():
+    """What is in the file `secret`, which is made when missing."""
+    if not os.path.exists("secret"):
+        with open("secret", "wb") as f:
+            f.write(os.urandom(32))
+    with open("secret", "rb") as f:
+        return f.read()
+
+
 class Run:
-    """Starts it. Files of the current directory: `secret` (made when missing), got, reply, finished."""
+    """Starts it. Files of the current directory: `secret`, got, reply, finished."""
 
     def __init__(self, role, far, options=(), environment=None, program=None, prefix=()):
         self.role, self.far = role, far
-        if not os.path.exists("secret"):
-            with open("secret", "wb") as f:
-                f.write(os.urandom(32))
-        with open("secret", "rb") as f:
-            self.key_file = f.read()
+        self.key_file = key_file()
         self.key = peer.hashlib.sha256(self.key_file).digest()
         for name in "got", "finished":
             if os.path.exists(name):
@@ -80,6 +85,8 @@ class Run:
             host, port = self.listener.getsockname()
             nc = ["nc", "-F"] if far == "pass" else ["nc", "-N"]
             command = ["-p"] * (far == "pass") + ["--", *nc, host, str(port)]
+            if far == "target":
+                command = ["-t", "%s:%d" % (host, port)]
         read_end, write_end = os.pipe()
 
         def between():
@@ -170,6 +177,8 @@ class Run:
         while time.monotonic() < limit:
             with open("/proc/%d/stat" % self.pid) as f:
                 state = f.read().rpartition(")")[2].split()[0]
+            if state == "Z":
+                return False
             if state == "S":
                 # The spin before a sleep is over when it is seen asleep twice with the same count of switches.
                 with open("/proc/%d/status" % self.pid) as f:
@@ -180,3 +189,58 @@ class Run:
                 self.switches = switches
             time.sleep(0.01)
         return False
+
+
+class Listener(Run):
+    """A program that is handed a listening socket, and connects to a target of ours."""
+
+    def __init__(self, role, options=(), environment=None):
+        self.role, self.near, self.far_socket = role, None, None
+        self.key = peer.hashlib.sha256(key_file()).digest()
+        self.target = self.listener = listening(8)
+        near, (self.stderr, write_end) = listening(8), os.pipe()
+        self.address = near.getsockname()
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [os.environ[role.upper()], "-k", "secret", "-t", "%s:%d" % self.target.getsockname(), *options],
+            stdin=near, stdout=subprocess.DEVNULL, stderr=write_end, env=environment,
+        )
+        self.pid = self.process.pid
+        os.close(write_end)
+        near.close()
+
+    def children(self):
+        with open("/proc/%d/task/%d/children" % (self.pid, self.pid)) as f:
+            return f.read().split()
+
+
+class Served:
+    """One of a Listener's connections, to be used like a Run."""
+
+    def __init__(self, listener):
+        self.role, self.target, self.plain = listener.role, listener.target, None
+        self.near = socket.create_connection(listener.address, WAIT)
+        self.name = "%s:%d" % self.near.getsockname()
+        if self.role == "enc":
+            self.plain, self.wire = self.near, self.far_side()
+        else:
+            self.wire = self.near
+        self.peer = Peer(self.wire, self.role == "dec", listener.key, pfs=True) if self.wire else None
+
+    def far_side(self):
+        """The far side's socket, as soon as the program has connected it; None when it has not."""
+        if self.target not in select.select([self.target, self.near], [], [], WAIT)[0]:
+            return None
+        far, _ = self.target.accept()
+        far.settimeout(WAIT)
+        return far
+
+    def authenticate(self):
+        self.peer.shake()
+        if self.role == "dec":
+            self.plain = self.far_side()
+
+    def close(self):
+        for sock in self.wire, self.plain:
+            if sock:
+                sock.close()
