@@ -23,7 +23,7 @@ static bool is_stranger(const struct child *child)
 
 static bool is_watched(const struct child *child)
 {
-	return child->pid != 0 && !child->proved && child->channel != -1;
+	return child->pid != 0 && child->channel != -1 && (!child->proved || !child->settled);
 }
 
 /* Add `change`, 1 or -1, to the number of children of this one's kind. */
@@ -47,19 +47,21 @@ void children_add(struct children *children, struct child child)
 	count(children, place, 1);
 }
 
-/* Read a child's reports: there are two at the most. */
+/* Read a child's reports: there are three at the most. */
 static void hear(struct children *children, struct child *child)
 {
 	struct child_report report;
 	ssize_t got;
 
-	for (int i = 0; i < 2 && child->channel != -1; i++) {
+	for (int i = 0; i < 3 && child->channel != -1; i++) {
 		got = read(child->channel, &report, sizeof(report));
 		if (got == -1)
 			return;
 		if (got != sizeof(report)) { /* closed */
 			close(child->channel);
 			child->channel = -1;
+		} else if (report.what == CHILD_ASKS) {
+			child->asking = child->proved && !child->settled;
 		} else if (report.what == CHILD_CARRIED) {
 			children->bytes_in += report.bytes_in;
 			children->bytes_out += report.bytes_out;
@@ -110,6 +112,14 @@ void children_hear(struct children *children, const struct pollfd *slots)
 	for (size_t i = 0; i < children->room; i++)
 		if (is_watched(&children->child[i]) && (slots++)->revents != 0)
 			hear(children, &children->child[i]);
+}
+
+struct child *children_asking(struct children *children)
+{
+	for (size_t i = 0; i < children->room; i++)
+		if (children->child[i].pid != 0 && children->child[i].asking)
+			return &children->child[i];
+	return NULL;
 }
 
 unsigned children_strangers(const struct children *children, const struct source_network *source)

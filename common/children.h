@@ -13,12 +13,14 @@
 /* A process that serves one connection of a listener. */
 struct child {
 	pid_t pid;       /* 0: this place is free */
-	int channel;     /* a pipe, non-blocking, on which it reports; -1: closed */
+	int channel;     /* a socket, non-blocking, on which it reports; -1: closed */
 	uint64_t serial; /* the order of accepting */
 	struct source_network source;
 	bool proved;  /* its peer has proved a key; else it is a stranger */
 	bool leaving; /* a stranger that has been told to make room */
 	bool muted;   /* a stranger that leaves no record */
+	bool asking;  /* for a connection to the target */
+	bool settled; /* it got one, or does not need one */
 };
 
 struct children {
@@ -29,9 +31,9 @@ struct children {
 	uint64_t served, refused, bytes_in, bytes_out; /* of those that have ended */
 };
 
-/* What a child reports: that its peer has proved a key, and at its end how much it carried. */
+/* What a child reports: its peer has proved a key; it asks for the target; how much it carried. */
 struct child_report {
-	enum { CHILD_PROVED, CHILD_CARRIED } what;
+	enum { CHILD_PROVED, CHILD_ASKS, CHILD_CARRIED } what;
 	uint64_t bytes_in, bytes_out;
 };
 
@@ -44,11 +46,17 @@ void children_add(struct children *, struct child);
 /* Reap one child that has ended, and move it to *ended. Returns whether there was one. */
 bool children_reap(struct children *, struct child *ended);
 
-/* Fill in a slot for each stranger's channel that is open, at `slots`. Returns how many there are. */
+/*
+ * Fill in a slot, at `slots`, for each open channel of a child that is a stranger or not settled.
+ * Returns how many there are.
+ */
 nfds_t children_watch(const struct children *, struct pollfd *slots);
 
-/* Read the reports of strangers that poll(2) found at the slots of children_watch. */
+/* Read the reports that poll(2) found at the slots of children_watch. */
 void children_hear(struct children *, const struct pollfd *slots);
+
+/* A child that is asking, or NULL. */
+struct child *children_asking(struct children *);
 
 /* How many strangers there are from a source. */
 unsigned children_strangers(const struct children *, const struct source_network *);

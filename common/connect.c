@@ -13,24 +13,40 @@
 #include "address.h"
 #include "wait.h"
 
+#define BEGIN_ONLY 0 /* as a deadline: do not wait */
+
+static int fail_to_connect(const char *target, const char *tried, const char *from, int error,
+    struct outcome *outcome)
+{
+	return fail(outcome, error == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
+	    "cannot connect to %s%s%s%s%s%s: %s", target, tried != NULL ? " (" : "",
+	    tried != NULL ? tried : "", tried != NULL ? ")" : "", from != NULL ? " from " : "",
+	    from != NULL ? from : "", strerror(error));
+}
+
 /* Connect to one address before `deadline`. Returns the socket, or -1 with errno set. */
 static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
     int64_t deadline)
 {
-	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, error;
+	bool begin = deadline == BEGIN_ONLY;
+	int type = SOCK_STREAM | SOCK_CLOEXEC | (begin ? SOCK_NONBLOCK : 0);
+	int fd = socket(address->sa_family, type, 0), on = 1, error;
 	int64_t left = deadline - time_now();
 	struct timeval timeout = { .tv_sec = left / SECOND, .tv_usec = left % SECOND / 1000 };
 
 	if (fd == -1)
 		return -1;
 	/* connect(2) heeds this, also where the queue of a UNIX socket is full. */
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	if (!begin)
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	/* A port that an earlier connection came from may still be in TIME_WAIT. */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (left > 0 && (from == NULL || bind(fd, from->ai_addr, from->ai_addrlen) == 0) &&
-	    connect(fd, address, size) == 0)
+	if ((begin || left > 0) &&
+	    (from == NULL || bind(fd, from->ai_addr, from->ai_addrlen) == 0) &&
+	    (connect(fd, address, size) == 0 || (begin && errno == EINPROGRESS)))
 		return fd;
-	error = left <= 0 || errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT : errno;
+	error = (!begin && left <= 0) || errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT
+										 : errno;
 	close(fd);
 	errno = error;
 	return -1;
@@ -107,11 +123,7 @@ static int connect_tcp(const struct address_text *text, const char *target, cons
 	else
 		fd = connect_each(found, from, deadline, tried);
 	if (error == 0 && fd == -1)
-		fail(outcome, errno == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
-		    "cannot connect to %s%s%s%s%s%s: %s", target, text->numeric ? "" : " (",
-		    text->numeric ? "" : tried, text->numeric ? "" : ")",
-		    bind_text != NULL ? " from " : "", bind_text != NULL ? bind_text : "",
-		    strerror(errno));
+		fail_to_connect(target, text->numeric ? NULL : tried, bind_text, errno, outcome);
 	if (found != NULL)
 		freeaddrinfo(found);
 	if (from != NULL)
@@ -131,7 +143,37 @@ int connect_to(const char *target, const char *bind_text, int64_t deadline, stru
 		return connect_tcp(&text, target, bind_text, deadline, outcome);
 	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path, deadline)
 				       : connect_vsock(&text, deadline);
-	return fd != -1 ? fd
-			: fail(outcome, errno == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
-			      "cannot connect to %s: %s", target, strerror(errno));
+	return fd != -1 ? fd : fail_to_connect(target, NULL, NULL, errno, outcome);
+}
+
+bool connect_can_begin(const char *target)
+{
+	char copy[NI_MAXHOST + 16];
+	struct address_text text;
+
+	snprintf(copy, sizeof(copy), "%s", target);
+	address_split(&text, copy, false);
+	return text.kind == ADDRESS_TCP && text.numeric;
+}
+
+int connect_begin(const char *target, const char *bind_text, struct outcome *outcome)
+{
+	return connect_to(target, bind_text, BEGIN_ONLY, outcome);
+}
+
+int connect_end(int fd, const char *target, const char *bind_text, int64_t deadline,
+    struct outcome *outcome)
+{
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	int error = ETIMEDOUT, count;
+	socklen_t size = sizeof(error);
+
+	while ((count = wait_poll(&ready, 1, deadline)) == -1)
+		if (signal_stop)
+			return fail_signal(outcome, signal_stop, " before the far side was ready");
+	if (count > 0)
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	if (error == ECONNRESET) /* it was connected, if only for a moment */
+		return fail(outcome, EX_IOERR, "the far side was lost: %s", strerror(error));
+	return error == 0 ? 0 : fail_to_connect(target, NULL, bind_text, error, outcome);
 }

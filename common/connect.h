@@ -1,6 +1,7 @@
 #ifndef SPIPE_CONNECT_H
 #define SPIPE_CONNECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "outcome.h"
@@ -13,5 +14,14 @@
  * the address and the reason.
  */
 int connect_to(const char *target, const char *bind, int64_t deadline, struct outcome *);
+
+/* Is the target an IP address with a port, to which connect_begin() can connect without waiting? */
+bool connect_can_begin(const char *target);
+
+/* As connect_to(), but the connection may not be made yet: connect_end() waits for it. */
+int connect_begin(const char *target, const char *bind, struct outcome *);
+
+/* Wait until a socket is connected. Returns 0, or -1 with the outcome (69, 74, 75, a signal) set. */
+int connect_end(int fd, const char *target, const char *bind, int64_t deadline, struct outcome *);
 
 #endif

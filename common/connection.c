@@ -18,9 +18,11 @@
  */
 static int listen_near(struct connection *c, char *const *argv)
 {
+	struct errand usual = { { c->options.command, c->options.target }, c->options.bind, NULL };
+
 	crypto_start(); /* once for all children */
-	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, argv, &c->report,
-		&c->outcome) != 0)
+	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, &usual, argv,
+		&c->report, &c->outcome) != 0)
 		return -1;
 	unsetenv("NOTIFY_SOCKET"); /* only the listener uses it */
 	report_close(&c->report);
@@ -80,7 +82,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 int connection_prepare_far(struct connection *c)
 {
 	struct destination usual = { c->options.command, c->options.target };
-	bool any = false;
+	bool any = false, lend = c->accepted.connects;
 
 	c->errands = calloc(c->ring.count, sizeof(*c->errands));
 	if (c->errands == NULL)
@@ -89,6 +91,7 @@ int connection_prepare_far(struct connection *c)
 		struct destination to = keyring_destination(&c->ring, i, usual);
 
 		c->errands[i] = (struct errand){ to, c->options.bind, c->ring.key[i].name };
+		lend &= to.command == NULL && to.target == usual.target;
 		any |= to.command != NULL || to.target != NULL;
 	}
 	if (!any && !c->descriptors.ucspi)
@@ -101,6 +104,10 @@ int connection_prepare_far(struct connection *c)
 		    descriptors_check(7, true, "far side", &c->outcome) != 0)
 			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
+	}
+	if (lend) {
+		launcher_lend(&c->launcher, &c->errands[0], c->accepted.channel);
+		return 0;
 	}
 	return any ? launcher_prepare(&c->launcher, c->errands, c->ring.count,
 			 c->descriptors.is_stderr, c->deadline, &c->outcome)
@@ -128,6 +135,10 @@ int connection_start_far(struct connection *c)
 {
 	const struct destination *to = &c->errands[c->key].to;
 
+	if (c->launcher.lent != NULL) {
+		listener_connect(c->accepted.channel);
+		return 0;
+	}
 	if (to->command != NULL || to->target != NULL)
 		return launcher_start(&c->launcher, c->errands, c->key, &c->outcome);
 	if (!c->descriptors.ucspi)
@@ -142,7 +153,7 @@ int connection_receive_far(struct connection *c)
 {
 	int fd;
 
-	if (c->launcher.pid == 0)
+	if (c->launcher.pid == 0 && c->launcher.lent == NULL)
 		return 0; /* descriptors 6 and 7 */
 	fd = launcher_far_side(&c->launcher, c->options.fd_pass, c->deadline, &c->outcome);
 	if (fd == -1)

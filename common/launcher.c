@@ -34,8 +34,7 @@ static void message_set(struct message *message, void *data, size_t size)
 		.msg_controllen = sizeof(message->control) };
 }
 
-/* Send the outcome, with the socket if there is one. */
-static void answer(int fd, struct outcome *outcome)
+void launcher_answer(int control, int fd, struct outcome *outcome)
 {
 	struct message message;
 	struct cmsghdr *passed;
@@ -48,7 +47,7 @@ static void answer(int fd, struct outcome *outcome)
 	memcpy(CMSG_DATA(passed), &fd, sizeof(fd));
 	if (fd == -1)
 		message.header.msg_controllen = 0;
-	sendmsg(LAUNCHER_CONTROL, &message.header, MSG_NOSIGNAL);
+	sendmsg(control, &message.header, MSG_NOSIGNAL);
 }
 
 /* Become the command. Returns only if that cannot be done. */
@@ -92,7 +91,7 @@ static _Noreturn void run(int far, int control, const struct errand *errands, si
 		fd = connect_to(errands[index].to.target, errands[index].bind, deadline, &outcome);
 	else if (errands[index].to.command != NULL)
 		become(&errands[index], &outcome);
-	answer(fd, &outcome);
+	launcher_answer(LAUNCHER_CONTROL, fd, &outcome);
 	_exit(0);
 }
 
@@ -120,6 +119,14 @@ int launcher_prepare(struct launcher *launcher, const struct errand *errands, si
 	launcher->control = control[0];
 	launcher->socket = far[0];
 	return 0;
+}
+
+void launcher_lend(struct launcher *launcher, const struct errand *errand, int control)
+{
+	*launcher = (struct launcher){ .control = control,
+		.name = errand->to.target,
+		.connecting = true,
+		.lent = errand };
 }
 
 int launcher_start(struct launcher *launcher, const struct errand *errands, size_t index,
@@ -207,7 +214,12 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 		return fd_pass ? receive_from_command(launcher, deadline, outcome)
 			       : launcher->socket;
 	if (fd == -1)
-		return fail(outcome, EX_OSERR, "no socket came from the launcher");
+		return fail(outcome, EX_OSERR, "no socket came from the %s",
+		    launcher->lent != NULL ? "listener" : "launcher");
+	if (launcher->lent != NULL)
+		return connect_end(fd, launcher->name, launcher->lent->bind, deadline, outcome) == 0
+		    ? fd
+		    : -1;
 	return launcher_finish(launcher, deadline, outcome) == 0 ? fd : -1;
 }
 

@@ -20,6 +20,7 @@ struct launcher {
 	int socket;       /* our end of the command's stdin and stdout */
 	const char *name; /* of the command or target, for messages */
 	bool connecting;  /* the errand was a target */
+	const struct errand *lent; /* what the listener does instead of a launcher, or NULL */
 };
 
 /* What the launcher can be told to do, one errand per key. */
@@ -38,6 +39,12 @@ struct errand {
  */
 int launcher_prepare(struct launcher *, const struct errand *, size_t count, bool quiet,
     int64_t deadline, struct outcome *);
+
+/* There is no launcher: the listener runs `errand`, a target, and answers over `control`. */
+void launcher_lend(struct launcher *, const struct errand *errand, int control);
+
+/* As a launcher does: send over `control` the outcome of connecting, and the socket, unless -1. */
+void launcher_answer(int control, int fd, struct outcome *);
 
 /* Tell the launcher to run errand `index` of `errands`. Returns 0, or -1 (71). */
 int launcher_start(struct launcher *, const struct errand *errands, size_t index, struct outcome *);

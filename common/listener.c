@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "children.h"
+#include "connect.h"
 #include "records.h"
 #include "secret.h"
 #include "wait.h"
@@ -22,6 +23,7 @@
 
 struct listener {
 	const struct listener_limits *limits;
+	const struct errand *usual;
 	struct report *report;
 	int first, count; /* listening sockets */
 	struct children children;
@@ -31,6 +33,7 @@ struct listener {
 	struct address remote;
 	int64_t now, paused_until, idle_since, status_due; /* NEVER: nothing has changed */
 	bool troubled;     /* the reason for the pause has been logged */
+	bool connects;     /* children to the usual target */
 	bool ending;       /* accept no more, end with the last child */
 	bool has_terminal; /* that can hang up */
 };
@@ -44,6 +47,13 @@ void listener_proved(int channel)
 	signal(SIGUSR2, SIG_IGN);
 	if (signal_stop == SIGUSR2)
 		signal_stop = 0;
+	(void)!write(channel, &report, sizeof(report));
+}
+
+void listener_connect(int channel)
+{
+	struct child_report report = { .what = CHILD_ASKS };
+
 	(void)!write(channel, &report, sizeof(report));
 }
 
@@ -87,6 +97,24 @@ static void pause_for(struct listener *l, const char *what, int error)
 	if (!l->troubled)
 		report_warn(l->report, "cannot %s: %s; trying again", what, strerror(error));
 	l->troubled = true;
+}
+
+static void connect_children(struct listener *l)
+{
+	struct child *child;
+
+	while ((child = children_asking(&l->children)) != NULL) {
+		struct outcome outcome = { 0 };
+		int fd = l->connects
+		    ? connect_begin(l->usual->to.target, l->usual->bind, &outcome)
+		    : fail(&outcome, EX_TEMPFAIL, "the listener was reloaded without the target");
+
+		launcher_answer(child->channel, fd, &outcome);
+		if (fd != -1)
+			close(fd);
+		child->asking = false;
+		child->settled = true;
+	}
 }
 
 static bool is_accepting(const struct listener *l)
@@ -140,18 +168,21 @@ static void make_room(struct listener *l, const struct source_network *source)
 /* Fork a child for the connection that is held. Returns 1 in the child, else 0. */
 static int serve(struct listener *l, struct accepted *accepted)
 {
-	struct child child = { .source = address_source(&l->remote), .proved = !has_strangers(l) };
+	struct child child = { .source = address_source(&l->remote),
+		.proved = !has_strangers(l),
+		.settled = !l->connects };
 	int channel[2];
 
-	if (pipe2(channel, O_CLOEXEC | O_NONBLOCK) != 0) {
-		pause_for(l, "make a pipe", errno);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel) != 0) {
+		pause_for(l, "make a channel", errno);
 		return 0;
 	}
 	child.muted = has_strangers(l) && records_full(&l->records, &child.source, l->now);
-	*accepted = (struct accepted){ l->held, channel[1], l->remote, child.muted };
 	child.pid = fork();
 	if (child.pid == 0) {
 		signal_stop = 0; /* that was for the listener */
+		*accepted = (struct accepted){ l->held, channel[1], l->remote, l->connects,
+			child.muted };
 		return 1;
 	}
 	close(channel[1]);
@@ -327,6 +358,7 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 		l->now = time_now();
 		l->status_due = earlier(l->status_due, l->now + STATUS_EVERY);
 		children_hear(&l->children, l->slots + l->count);
+		connect_children(l);
 		for (int i = 0; i < l->count; i++) {
 			if (l->slots[i].revents != 0 && is_accepting(l) &&
 			    accept_from(l, l->slots[i].fd, outcome) != 0)
@@ -347,10 +379,12 @@ static bool has_terminal(void)
 }
 
 int listener_run(struct accepted *accepted, struct descriptors *descriptors,
-    const struct listener_limits *limits, char *const *argv, struct report *report,
-    struct outcome *outcome)
+    const struct listener_limits *limits, const struct errand *usual, char *const *argv,
+    struct report *report, struct outcome *outcome)
 {
 	struct listener l = { .limits = limits,
+		.usual = usual,
+		.connects = usual->to.target != NULL && connect_can_begin(usual->to.target),
 		.report = report,
 		.first = descriptors->listening,
 		.count = descriptors->listeners,

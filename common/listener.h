@@ -6,6 +6,7 @@
 
 #include "address.h"
 #include "descriptors.h"
+#include "launcher.h"
 #include "outcome.h"
 #include "report.h"
 
@@ -21,7 +22,8 @@ struct listener_limits {
 struct accepted {
 	int fd, channel;
 	struct address remote;
-	bool muted; /* there are enough records of strangers from its source: leave none */
+	bool connects; /* the listener connects to the target: see listener_connect() */
+	bool muted;    /* there are enough records of strangers from its source: leave none */
 };
 
 /*
@@ -30,17 +32,23 @@ struct accepted {
  * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
  * after `exit_idle`, or when the last connection has ended after SIGUSR2.
  *
+ * Where `usual` is a target with an IP address, the listener connects to it for its children, which
+ * saves each of them a launcher.
+ *
  * SIGHUP executes argv[0] again with the same sockets and children. A stranger that has to make
  * room gets SIGUSR2.
  */
 int listener_run(struct accepted *, struct descriptors *, const struct listener_limits *,
-    char *const *argv, struct report *, struct outcome *);
+    const struct errand *usual, char *const *argv, struct report *, struct outcome *);
 
 /*
  * In a child: the peer has proved a key, so SIGUSR2 means nothing from here on. Harmless if
  * `channel` is -1.
  */
 void listener_proved(int channel);
+
+/* In a child: ask for a connection to the target. The answer is as from a launcher. */
+void listener_connect(int channel);
 
 /* In a child, at its end: report how many bytes it carried. */
 void listener_carried(int channel, uint64_t bytes_in, uint64_t bytes_out);

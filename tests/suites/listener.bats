@@ -331,6 +331,43 @@ s.close()' "$port"
 	eventually 5 grep -q '^spipe-dec: 127\.0\.0\.7:[0-9]* key -: ' dec.err
 }
 
+@test "the listener connects to an IP address itself, and a launcher of the child looks up a name" {
+	local child
+	echo_server
+	serve dec "$DEC" -k key -t "$target" -o 60
+	local listener=$!
+	silent 1 127.0.0.2 one "$port"
+	eventually 5 has_children "$listener" 1
+	child=$(children "$listener")
+	eventually 5 grep -q '^Seccomp:.*2' "/proc/$child/status"
+	has_children "$child" 0
+	run -0 ask "$port" hello
+	[ "$output" = hello ]
+	serve named "$DEC" -k key -t "localhost:${target#*:}" -o 60
+	listener=$!
+	silent 1 127.0.0.2 two "$port"
+	eventually 5 has_children "$listener" 1
+	eventually 5 has_children "$(children "$listener")" 1
+	run -0 ask "$port" hello
+	[ "$output" = hello ]
+}
+
+@test "a target that the listener cannot connect to is named, with the reason" {
+	background "$NET" refuse target
+	eventually 5 test -e target.port
+	target=127.0.0.1:$(<target.port)
+	serve dec "$DEC" --verbose -k key -t "$target"
+	run ask "$port" hello
+	[ "$status" -ne 0 ]
+	eventually 5 grep -q "key key: .*: cannot connect to $target: Connection refused (status 69)" dec.err
+	serve bound "$DEC" --verbose -k key -t "$target" -b 127.0.0.9
+	run ask "$port" hello
+	eventually 5 grep -q "cannot connect to $target from 127.0.0.9: Connection refused (status 69)" bound.err
+	serve nowhere "$DEC" --verbose -k key -t "$target" -b 192.0.2.1
+	run ask "$port" hello
+	eventually 5 grep -q "cannot connect to $target from 192.0.2.1: Cannot assign requested address" nowhere.err
+}
+
 @test "without descriptors accepting pauses, which is said once, and goes on" {
 	echo_server
 	serve dec bash -c 'ulimit -n 13; exec "$@"' - "$DEC" -k key -t "$target" -o 60
@@ -341,7 +378,7 @@ s.close()' "$port"
 	done
 	ask "$port" late >late.out &
 	local late=$!
-	eventually 5 grep -q 'cannot make a pipe: Too many open files; trying again' dec.err
+	eventually 5 grep -q 'cannot make a channel: Too many open files; trying again' dec.err
 	run ! eventually 1 test -s late.out
 	kill -TERM "$last"
 	wait "$late"
