@@ -69,6 +69,7 @@ through() {
 
 @test "its resource limits are ours: core dumps are off for us, not for it" {
 	local here
+	ulimit -Sc "$(ulimit -Hc)"
 	here=$(bash -c 'ulimit -Sc; ulimit -Sn; ulimit -Sl')
 	through bash -c 'ulimit -Sc; ulimit -Sn; ulimit -Sl'
 	[ "$(cat out)" = "$here" ]
