@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <stdint.h>
 
-/* Points in time and spans are nanoseconds of CLOCK_MONOTONIC; NEVER is no deadline. */
+/* Points in time and spans are nanoseconds of CLOCK_MONOTONIC; NEVER: no deadline. */
 #define SECOND INT64_C(1000000000)
 #define NEVER INT64_MAX
 

@@ -99,7 +99,7 @@ static int take_line(struct probe *probe, const char *name, struct outcome *outc
 		;
 	result = found == TABLE_TUNNEL
 	    ? take_tunnel(probe, &tunnel, outcome)
-	    : fail(outcome, EX_USAGE, "%s is no address, and no valid line of %s has that name",
+	    : fail(outcome, EX_USAGE, "%s is not an address, and no valid line of %s has that name",
 		  name, TABLE_PATH);
 	table_close(&table);
 	fclose(file);

@@ -77,7 +77,7 @@ teardown() {
 	run -64 inside spipectl probe piped
 	[ "$output" = 'spipectl: the target of piped is a command: give an address' ]
 	run -64 inside spipectl probe absent
-	[ "$output" = 'spipectl: absent is no address, and no valid line of /etc/spipetab has that name' ]
+	[ "$output" = 'spipectl: absent is not an address, and no valid line of /etc/spipetab has that name' ]
 	run -77 inside spipectl probe -k /etc/spipe/keys/one first
 }
 
