@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,14 +18,15 @@
 #define DEFAULT_EXIT_IDLE "300"
 #define TARGET_SOCKET "/run/target.sock" /* where the services find their UNIX target */
 
-#define MEGABYTE_FOR_ALL 64
-#define MEGABYTES_A_CONNECTION 4
-#define TASKS_A_COMMAND 64
+#define MEGABYTES_SHARED 64
+#define MEGABYTES_PER_CONNECTION 4
+#define TASKS_PER_COMMAND 64
 
 /* What the unit files are written from. */
 struct source {
 	const struct tunnel *tunnel;
 	const char *table;
+	const char *watched; /* by renew-spipe.path */
 };
 
 /* One word of an ExecStart= line, quoted, with everything escaped that systemd would expand. */
@@ -83,6 +85,13 @@ static void put_header(FILE *unit, const struct source *source)
 		fprintf(unit, "SourcePath=%s\n", source->table);
 }
 
+/* Whether the target is a UNIX socket that a running service has to find again when it is replaced. */
+static bool watches_target(const struct tunnel *tunnel)
+{
+	return tunnel_one_service(tunnel) && tunnel->command == NULL &&
+	    tunnel->target.kind == ADDRESS_UNIX;
+}
+
 /* --- the socket -------------------------------------------------------------------------- */
 
 static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
@@ -111,7 +120,7 @@ static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
 static void put_accept_yes(FILE *unit, const struct tunnel *tunnel)
 {
 	unsigned most = tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN);
-	/* only spipe-dec has to reckon with strangers */
+	/* strangers can connect to spipe-dec only */
 	unsigned per_source = tunnel->role == ROLE_DEC ? (most + 3) / 4 : 0;
 
 	per_source = tunnel_number(tunnel, TUNNEL_PERSOURCE, per_source);
@@ -128,7 +137,7 @@ static void put_accept_no(FILE *unit, const struct tunnel *tunnel)
 	const char *name = tunnel->name;
 
 	fprintf(unit, "Accept=no\nService=spipe-%s@0.service\n", name);
-	/* Started again, the socket would find its address in use by a service that is running. */
+	/* The service has the listening socket, too: while it runs, the unit could not be started again. */
 	fprintf(unit, "ExecStopPre=-systemctl stop \"spipe-%s@*.service\"\n", name);
 }
 
@@ -139,6 +148,8 @@ static void put_socket(FILE *unit, const struct source *source)
 
 	put_header(unit, source);
 	if (tunnel_one_service(tunnel))
+		fputs("Wants=renew-spipe.path\n", unit);
+	if (watches_target(tunnel))
 		fprintf(unit, "Wants=spipe-%s.path\n", tunnel->name);
 	fprintf(unit, "\n[Socket]\nSlice=spipe.slice\n");
 	switch (tunnel->listen.kind) {
@@ -267,13 +278,13 @@ static void put_limits(FILE *unit, const struct tunnel *tunnel)
 	unsigned tasks = 2 * places + 16;
 
 	if (tunnel->command != NULL)
-		tasks += TASKS_A_COMMAND * connections;
+		tasks += TASKS_PER_COMMAND * connections;
 	fprintf(unit, "TasksMax=%u\n", tasks);
 	if (tunnel->command != NULL)
 		fputs(one_service ? "MemoryMax=75%\n" : "MemoryMax=1G\n", unit);
 	else
 		fprintf(unit, "MemoryMax=%uM\n",
-		    MEGABYTE_FOR_ALL + (one_service ? MEGABYTES_A_CONNECTION * connections : 0) +
+		    MEGABYTES_SHARED + (one_service ? MEGABYTES_PER_CONNECTION * connections : 0) +
 			strangers);
 	fprintf(unit, "LimitNOFILE=%u\n", (tunnel->command != NULL ? 1024 : 256) + places);
 }
@@ -324,7 +335,7 @@ static void put_service(FILE *unit, const struct source *source)
 	if (tunnel_one_service(tunnel))
 		/* A service that cannot start is tried again, slowly: its socket would be lost. */
 		fprintf(unit,
-		    "After=renew-spipe@%s.service\nStartLimitIntervalSec=0\n\n[Service]\n"
+		    "After=renew-spipe.service renew-spipe@%s.service\nStartLimitIntervalSec=0\n\n[Service]\n"
 		    "Sockets=spipe-%s.socket\nExecReload=kill -HUP $MAINPID\n"
 		    "Restart=on-failure\nRestartSec=5\n",
 		    tunnel->name, tunnel->name);
@@ -367,33 +378,27 @@ static void put_exec_world(FILE *unit, const struct source *source)
 	    unit);
 }
 
-/* --- the watch --------------------------------------------------------------------------- */
+/* --- what is watched --------------------------------------------------------------------- */
 
 /*
  * A service gets its keys, its UNIX target and the files that resolve names when it starts. When
- * one of them changes, a new instance takes over.
+ * one of them changes, a new instance takes over. Each path that systemd watches takes one of 128
+ * inotify instances, so what many tunnels need is watched once, for all of them.
  */
-static void put_path(FILE *unit, const struct source *source)
+
+static void put_target_path(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
-	const struct tunnel_key *key;
 
 	put_header(unit, source);
 	fprintf(unit, "PartOf=spipe-%s.socket\n\n[Path]\nUnit=renew-spipe@%s.service\n",
 	    tunnel->name, tunnel->name);
-	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
-		fprintf(unit, "PathChanged=%s%s\n", key->prefix, key->path);
-		if (tunnel->role == ROLE_DEC && !key->directory)
-			fprintf(unit, "PathChanged=%s%s.conf\n", key->prefix, key->path);
-	}
-	if (tunnel->command != NULL)
-		return;
-	if (tunnel->target.kind == ADDRESS_UNIX)
-		fprintf(unit, "PathChanged=%s\n", tunnel->target.path);
-	if (tunnel->target.kind == ADDRESS_TCP && !tunnel->target.numeric)
-		fputs("PathChanged=/etc/hosts\nPathChanged=/etc/nsswitch.conf\n"
-		      "PathChanged=/etc/resolv.conf\n",
-		    unit);
+	fprintf(unit, "PathChanged=%s\n", tunnel->target.path);
+}
+
+static void put_watched(FILE *unit, const struct source *source)
+{
+	fprintf(unit, "# Written by spipe-generator.\n\n[Path]\nPathChanged=%s\n", source->watched);
 }
 
 /* --- files ------------------------------------------------------------------------------- */
@@ -450,6 +455,64 @@ static int write_drop_in(int dir, const char *instance, const char *name,
 	    : -1;
 }
 
+/* Have renew-spipe.path watch a path. Its drop-in is named after the path, so there is only one. */
+static int watch(int dir, const char *path, const struct source *source, struct outcome *outcome)
+{
+	static const char folder[] = "renew-spipe.path.d";
+	struct source watched = { source->tunnel, source->table, path };
+	char name[PATH_MAX + 64];
+	int length;
+
+	if (strcmp(path, "/etc/spipe") == 0) /* the unit itself says so */
+		return 0;
+	length = snprintf(name, sizeof(name), "%s/", folder);
+	snprintf(name + length, sizeof(name) - (size_t)length, "%s.conf", path + 1);
+	for (char *slash = name + length; (slash = strchr(slash, '/')) != NULL;)
+		*slash = ':';
+	if (make_directory(dir, folder, outcome) != 0)
+		return -1;
+	return faccessat(dir, name, F_OK, 0) == 0
+	    ? 0
+	    : write_unit(dir, name, put_watched, &watched, outcome);
+}
+
+/* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
+static int watch_key(int dir, const struct tunnel_key *key, const struct source *source,
+    struct outcome *outcome)
+{
+	char path[PATH_MAX + 32];
+	bool below = *key->prefix != '\0';
+
+	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
+	if (below && !key->directory)
+		*strrchr(path, '/') = '\0';
+	if (watch(dir, path, source, outcome) != 0)
+		return -1;
+	if (below || key->directory || source->tunnel->role == ROLE_ENC)
+		return 0;
+	strcat(path, ".conf");
+	return watch(dir, path, source, outcome);
+}
+
+static int watch_all(int dir, const struct source *source, struct outcome *outcome)
+{
+	static const char *const names[] = { "/etc/hosts", "/etc/nsswitch.conf",
+		"/etc/resolv.conf" };
+	const struct tunnel *tunnel = source->tunnel;
+	char path[96];
+
+	for (int i = 0; i < tunnel->key_count; i++)
+		if (watch_key(dir, &tunnel->keys[i], source, outcome) != 0)
+			return -1;
+	if (tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP &&
+	    !tunnel->target.numeric)
+		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+			if (watch(dir, names[i], source, outcome) != 0)
+				return -1;
+	snprintf(path, sizeof(path), "spipe-%s.path", tunnel->name);
+	return watches_target(tunnel) ? write_unit(dir, path, put_target_path, source, outcome) : 0;
+}
+
 static int want_socket(int dir, const char *name, struct outcome *outcome)
 {
 	char path[160], link[128];
@@ -463,12 +526,11 @@ static int want_socket(int dir, const char *name, struct outcome *outcome)
 
 int units_write(int dir, const struct tunnel *tunnel, const char *table, struct outcome *outcome)
 {
-	struct source source = { tunnel, table };
-	char socket_unit[96], service[96], path[96];
+	struct source source = { tunnel, table, NULL };
+	char socket_unit[96], service[96];
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
 	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
-	snprintf(path, sizeof(path), "spipe-%s.path", tunnel->name);
 	if (write_unit(dir, service, put_service, &source, outcome) != 0)
 		return -1;
 	if (tunnel->command != NULL &&
@@ -476,7 +538,7 @@ int units_write(int dir, const struct tunnel *tunnel, const char *table, struct 
 		return -1;
 	if (tunnel_one_service(tunnel) &&
 	    (write_drop_in(dir, "0", "20-exit-idle.conf", put_exit_idle, &source, outcome) != 0 ||
-		write_unit(dir, path, put_path, &source, outcome) != 0))
+		watch_all(dir, &source, outcome) != 0))
 		return -1;
 	if (write_unit(dir, socket_unit, put_socket, &source, outcome) != 0)
 		return -1;

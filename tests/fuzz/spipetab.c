@@ -124,6 +124,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
 		return 0;
 	CHECK(ftw->level <= 2);
 	CHECK(strncmp(name, "spipe-", 6) == 0 || strcmp(name, "sockets.target.wants") == 0 ||
+	    strncmp(path + strlen(root), "/renew-spipe.path.d", 19) == 0 ||
 	    strcmp(name, "20-exec.conf") == 0 || strcmp(name, "20-exit-idle.conf") == 0);
 	if (type == FTW_F)
 		check_unit(path);

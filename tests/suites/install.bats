@@ -23,6 +23,8 @@ installed() {
 		/opt/pipe/bin/spipectl
 		/opt/pipe/lib/spipe-filters/renew
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
+		/opt/pipe/lib/systemd/system/renew-spipe.path
+		/opt/pipe/lib/systemd/system/renew-spipe.service
 		/opt/pipe/lib/systemd/system/renew-spipe@.service
 		/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf
 		/opt/pipe/lib/systemd/system/spipe-dec.socket

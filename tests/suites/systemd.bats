@@ -145,7 +145,7 @@ is_field() {
 	run inside env SYSTEMD_UNIT_PATH=/run/systemd/generator: systemd-analyze verify --man=no spipe-dec.socket spipe-dec@1.service spipe-enc.socket \
 		spipe-enc@1.service spipe-mail-in.socket spipe-mail-in@1.service spipe-front.socket \
 		spipe-front@1.service spipe-behind.socket spipe-behind@1.service spipe-show@1.service \
-		spipe-mail-in.path spipe-each.socket spipe-each@1.service renew-spipe@mail-in.service
+		renew-spipe.path renew-spipe.service spipe-bare.path spipe-each.socket spipe-each@1.service renew-spipe@mail-in.service
 	# a setting of version 255
 	output=$(grep -v "Unknown key .*'PollLimitIntervalSec'" <<<"$output" || true)
 	echo "$output"
@@ -299,7 +299,7 @@ hold_tunnel() {
 	exec 5>&-
 	eventually 10 only_one mail-in
 	[ "$(ask 8100 mail)" = HELLO ]
-	inside systemctl is-active -q spipe-mail-in.path
+	inside systemctl is-active -q renew-spipe.path
 	run inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*' 'renew*'
 	[ -z "$output" ]
 }
