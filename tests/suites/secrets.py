@@ -60,21 +60,21 @@ def hmac_states(key):
         yield block
 
 
-def pieces(form):
-    """Its parts of 16 bytes: half a key is one too many. Padding is no part of a secret."""
-    for at in range(0, len(form) - 15, 16):
-        if len(set(form[at : at + 16])) > 4:
-            yield form[at : at + 16]
+def eights(form):
+    """Its parts of 8 bytes: a quarter of a key is one too many. Padding is no part of a secret."""
+    for at in range(0, len(form) - 7, 8):
+        if len(set(form[at : at + 8])) > 2:
+            yield form[at : at + 8]
 
 
 def shapes(secret, is_hmac_key=False, is_number=False):
     """All the forms in which a secret may be lying about, in pieces."""
-    yield from pieces(secret)
+    yield from eights(secret)
     if is_number:
-        yield from pieces(secret[::-1])  # libcrypto's numbers have their lowest byte first
+        yield from eights(secret[::-1])  # libcrypto's numbers have their lowest byte first
     if is_hmac_key:
         for form in hmac_states(secret):
-            yield from pieces(form)
+            yield from eights(form)
 
 
 # --- looking --------------------------------------------------------------------------------------------
