@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -146,6 +147,119 @@ def launcher_goes_when_not_needed():
     for sock in wire, plain:
         sock.shutdown(socket.SHUT_WR)
     expect("status", process.wait(LIMIT * SLOW), 0)
+
+
+# --- order ----------------------------------------------------------------------------------------------
+
+
+@case
+def no_command_before_the_rules():
+    """A command that the rules forbid does not even start. Its end is held up, so that it would show."""
+    needs("strace")
+    with open("secret.conf", "w") as file:
+        file.write("expires 2000-01-01\ncommand touch ran\n")
+    run = held.Run("dec", "command", ["-o", "30"], prefix=[
+        "strace", "-o", "calls", "-e", "trace=kill", "-e", "inject=kill:delay_enter=500000"])
+    try:
+        run.authenticate()
+    except (OSError, held.peer.Closed):
+        pass
+    run.end()
+    with open("calls") as file:
+        if "SIGSTOP" not in file.read():
+            raise Skip("strace cannot trace here")
+    expect("status", run.status, 77)
+    expect("whether it ran", os.path.exists("ran"), False)
+
+
+# --- a listener -----------------------------------------------------------------------------------------
+
+
+class Listening:
+    """A program that is handed a listening socket as inetd's wait does, as all of its first three descriptors but stderr."""
+
+    def __init__(self, role, *options, command=("cat",), prefix=()):
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.process = subprocess.Popen([*prefix, os.environ[role.upper()], "-o", "30", "-k", "secret", *options, "--", *command],
+                                        stdin=self.socket, stdout=self.socket)
+
+    def connect(self):
+        sock = socket.create_connection(self.socket.getsockname(), LIMIT * SLOW)
+        return sock
+
+    def end(self):
+        self.process.terminate()
+        expect("the listener's status", self.process.wait(LIMIT * SLOW), 0)
+
+    def holder(self):
+        peer = Peer(self.connect(), True, SHARED)
+        peer.shake()
+        return peer
+
+
+def stranger(listener):
+    """A connection that says nothing, once it is served."""
+    sock = listener.connect()
+    expect("the size of a nonce", len(sock.recv(32, socket.MSG_WAITALL)), 32)
+    return sock
+
+
+def is_open(sock):
+    return not select.select([sock], [], [], 0)[0]
+
+
+@case
+def oldest_stranger_gives_way():
+    listener = Listening("dec", "--max-strangers", "3")
+    strangers = [stranger(listener) for _ in range(5)]
+    for sock in strangers[:2]:
+        eventually("an old stranger is gone", lambda: not is_open(sock))
+    expect("who is left", [is_open(sock) for sock in strangers], [False, False, True, True, True])
+    listener.end()
+
+
+@case
+def told_to_give_way_too_late():
+    """Who has proved a key in the same moment stays."""
+    listener = Listening("dec")
+    peer = listener.holder()
+    os.kill(int(children(listener.process.pid)[0]), signal.SIGUSR2)
+    peer.sock.sendall(peer.out.seal(b"still here"))
+    expect("the echo", peer.take_packet(), b"still here")
+    listener.end()
+
+
+@case
+def idle_listener_ends():
+    listener = Listening("dec", "--exit-idle", "1")
+    start = time.monotonic()
+    expect("status", listener.process.wait(LIMIT * SLOW), 0)
+    if not 1 <= time.monotonic() - start < 1 + SLOW:
+        raise Wrong("it took %.1f s" % (time.monotonic() - start))
+
+
+@case
+def descriptors_of_a_listener():
+    """It keeps nothing that it has inherited, its children nothing that listens, and nobody waits in accept(2)."""
+    listener = Listening("dec", prefix=["bash", "-c", 'exec "$@" 5</etc/passwd 30</etc/passwd', "bash"])
+    peer = listener.holder()
+    expect("whether accept may block", os.get_blocking(listener.socket.fileno()), False)
+    child = int(children(listener.process.pid)[0])
+    name = os.readlink("/proc/self/fd/%d" % listener.socket.fileno())
+    expect("descriptors of the child that listen", [fd for fd, what in descriptors(child).items() if what == name], [])
+    kept = [fd for fd, what in descriptors(listener.process.pid).items() if what == "/etc/passwd"]
+    expect("inherited descriptors of the listener", kept, [])
+    peer.sock.close()
+    listener.end()
+
+
+@both
+def closed_stderr(role):
+    """Nothing else comes to lie where stderr would be."""
+    run = held.Run(role, "ucspi", ["-o", "30"], prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    run.peer.look_at_nonce()
+    expect("descriptor 2", descriptors(run.pid)[2], "/dev/null")
+    run.stop()
 
 
 # --- terminals ------------------------------------------------------------------------------------------
