@@ -41,10 +41,15 @@ struct listener {
 void listener_proved(int channel)
 {
 	struct child_report report = { .what = CHILD_PROVED };
+	sigset_t late;
 
 	if (channel == -1)
 		return;
 	signal(SIGUSR2, SIG_IGN);
+	/* As long as it is blocked it would still be read, ignored or not. */
+	sigemptyset(&late);
+	sigaddset(&late, SIGUSR2);
+	sigprocmask(SIG_UNBLOCK, &late, NULL);
 	if (signal_stop == SIGUSR2)
 		signal_stop = 0;
 	(void)!write(channel, &report, sizeof(report));
