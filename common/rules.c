@@ -69,7 +69,8 @@ static const char *parse_target(struct rules *rules, char *word)
 	if (rules->destination.target != NULL)
 		return "a second target";
 	rules->destination.target = word;
-	return address_split(&parts, strcpy(copy, word), false);
+	snprintf(copy, sizeof(copy), "%s", word); /* address_split cuts it up */
+	return address_split(&parts, copy, false);
 }
 
 /* The command is the rest of the line. */
