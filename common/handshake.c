@@ -74,7 +74,7 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 }
 
 /* The outcome of an exchange that failed with errno. */
-static int lost(const struct handshake *h, struct outcome *outcome)
+static int exchange_failed(const struct handshake *h, struct outcome *outcome)
 {
 	if (errno == EINTR && signal_stop)
 		return fail_signal(outcome, signal_stop, " during the handshake");
@@ -121,7 +121,7 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t 
 		    strerror(errno));
 	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
 	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
-		return lost(h, outcome);
+		return exchange_failed(h, outcome);
 	h->nonce_received = true;
 	return 0;
 }
@@ -140,7 +140,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0 ||
 	    side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost(h, outcome);
+		return exchange_failed(h, outcome);
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM,
@@ -161,7 +161,7 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, outcome) != 0)
 		return -1;
 	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return lost(h, outcome);
+		return exchange_failed(h, outcome);
 	index = handshake_find_key(h, secrets, count);
 	if (index == -1)
 		return fail(outcome, EX_NOPERM,
@@ -178,6 +178,6 @@ int handshake_server_answer(struct handshake *h, struct side *wire, int64_t dead
 	if (handshake_prove(h, h->dhmac + HASH_SIZE) != 0)
 		return no_memory(outcome);
 	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0)
-		return lost(h, outcome);
+		return exchange_failed(h, outcome);
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
 }
