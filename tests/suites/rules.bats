@@ -96,6 +96,28 @@ day() {
 	done
 }
 
+# The programs' clock, from a library of ours.
+@test "expires: the last second of that day is good, the next one is not" {
+	"${CC:-cc}" -shared -fPIC -o clock.so -x c - <<-'END'
+		#include <stdlib.h>
+		#include <time.h>
+		time_t time(time_t *now)
+		{
+			time_t said = atol(getenv("CLOCK"));
+
+			if (now != NULL)
+				*now = said;
+			return said;
+		}
+	END
+	local end
+	end=$(date -u -d 2032-01-01 +%s)
+	rules 'expires 2031-12-31'
+	export ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0 LD_PRELOAD=$PWD/clock.so
+	CLOCK=$((end - 1)) allowed
+	CLOCK=$end refused 'expired'
+}
+
 @test "require-pfs: refuses a holder without forward secrecy, and no other" {
 	rules 'require-pfs'
 	allowed
