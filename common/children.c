@@ -207,7 +207,8 @@ int children_restore(struct children *children, size_t room, FILE *file)
 		return -1;
 	while (processes-- > 0 &&
 	    fscanf(file, "%d %d %d %d %d %u %" SCNx64, &child.pid, &child.channel, &proved,
-		&leaving, &muted, &family, &network) == 7) {
+		&leaving, &muted, &family, &network) == 7 &&
+	    child.pid > 0) {
 		child.proved = proved != 0;
 		child.leaving = leaving != 0;
 		child.muted = muted != 0;

@@ -4,11 +4,36 @@
 #include <stdbool.h>
 #include <unistd.h>
 
+#include "../../common/address.h"
 #include "../../common/options.h"
 #include "../../common/wait.h"
 #include "fuzz.h"
 
 #define ARGUMENTS 48
+
+/* What -t or, if `local`, -b was given is an address. */
+static bool is_address(const char *text, bool local)
+{
+	struct address_text address;
+	char copy[300];
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	return (local ? address_split_local(&address, copy)
+		      : address_split(&address, copy, false)) == NULL;
+}
+
+static void check_listener(const struct options *o, enum role role)
+{
+	CHECK(o->limits.connections >= 1 && o->limits.connections <= 65535);
+	CHECK(o->limits.exit_idle >= 0 && o->limits.exit_idle <= 1000000000 * SECOND);
+	if (role == ROLE_ENC)
+		CHECK(o->limits.strangers == 0);
+	else
+		CHECK(o->limits.strangers >= 1 && o->limits.strangers <= 65535);
+	CHECK(o->limits.per_source >= 1 && o->limits.per_source <= 65535);
+	CHECK(
+	    o->for_listener != NULL || (o->limits.connections == 200 && o->limits.exit_idle == 0));
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -46,6 +71,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(o.idle >= 0 && o.idle <= 1000000000 * SECOND);
 		CHECK(o.linger >= 0 && o.linger <= 1000000000 * SECOND);
 		CHECK(!(o.no_pfs && o.require_pfs) && !(o.fd_pass && o.command == NULL));
+		CHECK(o.target == NULL || is_address(o.target, false));
+		CHECK(o.target == NULL || (o.command == NULL && !o.fd_pass));
+		CHECK(o.bind == NULL || (o.command == NULL && is_address(o.bind, true)));
+		check_listener(&o, role);
 		CHECK(o.proxy_version >= 0 && o.proxy_version <= 2);
 		CHECK(o.command == NULL || (o.command > argv && o.command < argv + argc));
 	}

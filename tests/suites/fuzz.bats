@@ -11,7 +11,7 @@ setup_file() {
 	cd "$tests/.." || return
 	replay --wrap=recv,--wrap=random_bytes handshake-client handshake-server
 	replay --wrap=recv,--wrap=random_bytes relay
-	replay -O1 address options packet proxy rules spipetab
+	replay -O1 address children options packet proxy rules spipetab
 }
 
 # replay LINKER-OPTION HARNESS...: build them
@@ -37,6 +37,7 @@ replays() {
 @test "addresses and what supervisors put in the environment" { replays address; }
 @test "the client's handshake" { replays handshake-client; }
 @test "the server's handshake" { replays handshake-server; }
+@test "children of a listener" { replays children; }
 @test "command lines" { replays options; }
 @test "packets" { replays packet; }
 @test "PROXY headers" { replays proxy; }
