@@ -213,12 +213,21 @@ class Listener(Run):
         with open("/proc/%d/task/%d/children" % (self.pid, self.pid)) as f:
             return f.read().split()
 
+    def forget_connected(self):
+        """The listener may have connected to the target for a child that had already failed."""
+        limit = time.monotonic() + WAIT
+        while self.children() and time.monotonic() < limit:
+            time.sleep(0.002)
+        while select.select([self.target], [], [], 0)[0]:
+            self.target.accept()[0].close()
+
 
 class Served:
     """One of a Listener's connections, to be used like a Run."""
 
     def __init__(self, listener):
         self.role, self.target, self.plain = listener.role, listener.target, None
+        listener.forget_connected()
         self.near = socket.create_connection(listener.address, WAIT)
         self.name = "%s:%d" % self.near.getsockname()
         if self.role == "enc":
