@@ -22,11 +22,16 @@
 #define MEGABYTES_PER_CONNECTION 4
 #define TASKS_PER_COMMAND 64
 
+#define WATCHED_MOST (2 * TABLE_KEYS + 3)
+
 /* What the unit files are written from. */
 struct source {
 	const struct tunnel *tunnel;
 	const char *table;
-	const char *watched; /* by renew-spipe.path */
+	/* paths, beside /etc/spipe, that have all services renewed when they change */
+	char watched[WATCHED_MOST][PATH_MAX + 32];
+	int watched_count;
+	const char *path; /* the one that the unit being written watches */
 };
 
 /* One word of an ExecStart= line, quoted, with everything escaped that systemd would expand. */
@@ -92,6 +97,21 @@ static bool watches_target(const struct tunnel *tunnel)
 	    tunnel->target.kind == ADDRESS_UNIX;
 }
 
+/* The unit that watches a path is named after it, as systemd-escape(1) does. */
+static void watch_name(char *name, size_t size, const char *path)
+{
+	size_t length = (size_t)snprintf(name, size, "renew-spipe-");
+
+	for (path++; *path != '\0' && length < size; path++) {
+		bool plain = *path == '/' || strchr("-+@=~", *path) == NULL;
+
+		length += (size_t)snprintf(name + length, size - length, plain ? "%c" : "\\x%02x",
+		    *path == '/' ? '-' : *path);
+	}
+	if (length < size)
+		snprintf(name + length, size - length, ".path");
+}
+
 /* --- the socket -------------------------------------------------------------------------- */
 
 static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
@@ -145,10 +165,15 @@ static void put_socket(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
 	const char *const *option = tunnel->option;
+	char name[NAME_MAX + 1];
 
 	put_header(unit, source);
 	if (tunnel_one_service(tunnel))
 		fputs("Wants=renew-spipe.path\n", unit);
+	for (int i = 0; i < source->watched_count; i++) {
+		watch_name(name, sizeof(name), source->watched[i]);
+		fprintf(unit, "Wants=%s\n", name);
+	}
 	if (watches_target(tunnel))
 		fprintf(unit, "Wants=spipe-%s.path\n", tunnel->name);
 	fprintf(unit, "\n[Socket]\nSlice=spipe.slice\n");
@@ -383,8 +408,48 @@ static void put_exec_world(FILE *unit, const struct source *source)
 /*
  * A service gets its keys, its UNIX target and the files that resolve names when it starts. When
  * one of them changes, a new instance takes over. Each path that systemd watches takes one of 128
- * inotify instances, so what many tunnels need is watched once, for all of them.
+ * inotify instances, so what many tunnels need is watched once, for all of them. And each path has
+ * a unit of its own: in a unit with several, systemd loses events where one of them does not exist.
  */
+
+static void add_watched(struct source *source, const char *path, const char *end)
+{
+	char *new = source->watched[source->watched_count];
+
+	snprintf(new, sizeof(source->watched[0]), "%s%s", path, end);
+	for (int i = 0; i < source->watched_count; i++)
+		if (strcmp(source->watched[i], new) == 0)
+			return;
+	source->watched_count += strcmp(new, "/etc/spipe") != 0; /* renew-spipe.path watches that */
+}
+
+/* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
+static void add_key(struct source *source, const struct tunnel_key *key)
+{
+	char path[PATH_MAX + 16];
+	bool below = *key->prefix != '\0';
+
+	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
+	if (below && !key->directory)
+		*strrchr(path, '/') = '\0';
+	add_watched(source, path, "");
+	if (!below && !key->directory && source->tunnel->role == ROLE_DEC)
+		add_watched(source, path, ".conf");
+}
+
+static void find_watched(struct source *source)
+{
+	const struct tunnel *tunnel = source->tunnel;
+
+	for (int i = 0; i < tunnel->key_count; i++)
+		add_key(source, &tunnel->keys[i]);
+	if (tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP &&
+	    !tunnel->target.numeric) {
+		add_watched(source, "/etc/hosts", "");
+		add_watched(source, "/etc/nsswitch.conf", "");
+		add_watched(source, "/etc/resolv.conf", "");
+	}
+}
 
 static void put_target_path(FILE *unit, const struct source *source)
 {
@@ -398,7 +463,10 @@ static void put_target_path(FILE *unit, const struct source *source)
 
 static void put_watched(FILE *unit, const struct source *source)
 {
-	fprintf(unit, "# Written by spipe-generator.\n\n[Path]\nPathChanged=%s\n", source->watched);
+	fprintf(unit,
+	    "# Written by spipe-generator.\n\n[Unit]\nDescription=Watch %s for encrypted pipes\n"
+	    "\n[Path]\nUnit=renew-spipe.service\nPathChanged=%s\n",
+	    source->path, source->path);
 }
 
 /* --- files ------------------------------------------------------------------------------- */
@@ -455,62 +523,22 @@ static int write_drop_in(int dir, const char *instance, const char *name,
 	    : -1;
 }
 
-/* Have renew-spipe.path watch a path. Its drop-in is named after the path, so there is only one. */
-static int watch(int dir, const char *path, const struct source *source, struct outcome *outcome)
+/* The units that watch; those that another tunnel has, too, are there already. */
+static int write_watches(int dir, struct source *source, struct outcome *outcome)
 {
-	static const char folder[] = "renew-spipe.path.d";
-	struct source watched = { source->tunnel, source->table, path };
-	char name[PATH_MAX + 64];
-	int length;
+	char name[NAME_MAX + 1];
 
-	if (strcmp(path, "/etc/spipe") == 0) /* the unit itself says so */
-		return 0;
-	length = snprintf(name, sizeof(name), "%s/", folder);
-	snprintf(name + length, sizeof(name) - (size_t)length, "%s.conf", path + 1);
-	for (char *slash = name + length; (slash = strchr(slash, '/')) != NULL;)
-		*slash = ':';
-	if (make_directory(dir, folder, outcome) != 0)
-		return -1;
-	return faccessat(dir, name, F_OK, 0) == 0
-	    ? 0
-	    : write_unit(dir, name, put_watched, &watched, outcome);
-}
-
-/* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
-static int watch_key(int dir, const struct tunnel_key *key, const struct source *source,
-    struct outcome *outcome)
-{
-	char path[PATH_MAX + 32];
-	bool below = *key->prefix != '\0';
-
-	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
-	if (below && !key->directory)
-		*strrchr(path, '/') = '\0';
-	if (watch(dir, path, source, outcome) != 0)
-		return -1;
-	if (below || key->directory || source->tunnel->role == ROLE_ENC)
-		return 0;
-	strcat(path, ".conf");
-	return watch(dir, path, source, outcome);
-}
-
-static int watch_all(int dir, const struct source *source, struct outcome *outcome)
-{
-	static const char *const names[] = { "/etc/hosts", "/etc/nsswitch.conf",
-		"/etc/resolv.conf" };
-	const struct tunnel *tunnel = source->tunnel;
-	char path[96];
-
-	for (int i = 0; i < tunnel->key_count; i++)
-		if (watch_key(dir, &tunnel->keys[i], source, outcome) != 0)
+	for (int i = 0; i < source->watched_count; i++) {
+		source->path = source->watched[i];
+		watch_name(name, sizeof(name), source->path);
+		if (faccessat(dir, name, F_OK, 0) != 0 &&
+		    write_unit(dir, name, put_watched, source, outcome) != 0)
 			return -1;
-	if (tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP &&
-	    !tunnel->target.numeric)
-		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-			if (watch(dir, names[i], source, outcome) != 0)
-				return -1;
-	snprintf(path, sizeof(path), "spipe-%s.path", tunnel->name);
-	return watches_target(tunnel) ? write_unit(dir, path, put_target_path, source, outcome) : 0;
+	}
+	snprintf(name, sizeof(name), "spipe-%s.path", source->tunnel->name);
+	return watches_target(source->tunnel)
+	    ? write_unit(dir, name, put_target_path, source, outcome)
+	    : 0;
 }
 
 static int want_socket(int dir, const char *name, struct outcome *outcome)
@@ -526,11 +554,13 @@ static int want_socket(int dir, const char *name, struct outcome *outcome)
 
 int units_write(int dir, const struct tunnel *tunnel, const char *table, struct outcome *outcome)
 {
-	struct source source = { tunnel, table, NULL };
+	struct source source = { .tunnel = tunnel, .table = table };
 	char socket_unit[96], service[96];
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
 	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
+	if (tunnel_one_service(tunnel))
+		find_watched(&source);
 	if (write_unit(dir, service, put_service, &source, outcome) != 0)
 		return -1;
 	if (tunnel->command != NULL &&
@@ -538,7 +568,7 @@ int units_write(int dir, const struct tunnel *tunnel, const char *table, struct 
 		return -1;
 	if (tunnel_one_service(tunnel) &&
 	    (write_drop_in(dir, "0", "20-exit-idle.conf", put_exit_idle, &source, outcome) != 0 ||
-		watch_all(dir, &source, outcome) != 0))
+		write_watches(dir, &source, outcome) != 0))
 		return -1;
 	if (write_unit(dir, socket_unit, put_socket, &source, outcome) != 0)
 		return -1;

@@ -124,8 +124,8 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
 		return 0;
 	CHECK(ftw->level <= 2);
 	CHECK(strncmp(name, "spipe-", 6) == 0 || strcmp(name, "sockets.target.wants") == 0 ||
-	    strncmp(path + strlen(root), "/renew-spipe.path.d", 19) == 0 ||
-	    strcmp(name, "20-exec.conf") == 0 || strcmp(name, "20-exit-idle.conf") == 0);
+	    strncmp(name, "renew-spipe-", 12) == 0 || strcmp(name, "20-exec.conf") == 0 ||
+	    strcmp(name, "20-exit-idle.conf") == 0);
 	if (type == FTW_F)
 		check_unit(path);
 	CHECK(remove(path) == 0);

@@ -75,9 +75,9 @@ program() {
 	sed -n 's/^ExecStart=[^ ]*\/spipe-...  *\(.*\)/\1/p' "out/spipe-$1@0.service.d/20-exit-idle.conf"
 }
 
-# watched: what renew-spipe.path watches for the tunnels, beside /etc/spipe.
+# watched: what is watched for all tunnels, beside /etc/spipe.
 watched() {
-	cat out/renew-spipe.path.d/*.conf | sed -n 's/^PathChanged=//p' | sort | tr '\n' ' '
+	cat out/renew-spipe-*.path | sed -n 's/^PathChanged=//p' | sort | tr '\n' ' '
 }
 
 @test "TCP to TCP for spipe-dec" {
@@ -99,7 +99,7 @@ watched() {
 		out/spipe-mail-in@.service
 	[ "$(program mail-in)" = '-n 201 --max-strangers=200 --max-strangers-per-source=50 --exit-idle=300 -g -k mail.key -t "127.0.0.1:25"' ]
 	# renew-spipe.path watches /etc/spipe anyway
-	[ ! -e out/renew-spipe.path.d ]
+	[ -z "$(find out -name 'renew-spipe*')" ]
 	[ ! -e out/spipe-mail-in.path ]
 	# how long it may take to start: 10-hardening.conf
 	lacks out/spipe-mail-in@.service ^PrivateNetwork ^Timeout
@@ -114,7 +114,7 @@ watched() {
 	has out/spipe-a.socket Accept=yes MaxConnections=201 MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 \
 		PollLimitIntervalSec=0
 	lacks out/spipe-a.socket ^Service ^Exec path
-	[ ! -e out/renew-spipe.path.d ]
+	[ -z "$(find out -name 'renew-spipe*')" ]
 	lacks out/spipe-a@.service ^Sockets ^ExecReload ^Restart ^After
 	grep -qE '^ExecStart=/[^ ]*/spipe-dec -k k -t "127.0.0.1:2"$' out/spipe-a@.service
 	has out/spipe-a@.service TasksMax=18 MemoryMax=64M
@@ -164,7 +164,8 @@ watched() {
 	[[ $(program x) = *'-k k -t "/run/target.sock"' ]]
 	# the socket of a service that has restarted is a new one
 	has out/spipe-x.path PathChanged=/run/app.sock Unit=renew-spipe@x.service PartOf=spipe-x.socket
-	has out/spipe-x.socket Wants=spipe-x.path Wants=renew-spipe.path
+	has out/spipe-x.socket Wants=spipe-x.path Wants=renew-spipe.path Wants=renew-spipe-root-k.path \
+		Wants=renew-spipe-root-k.conf.path
 	[ "$(watched)" = '/root/k /root/k.conf ' ]
 }
 
@@ -215,6 +216,8 @@ watched() {
 	[[ $(program b) = *' -k new -k old -k older -t '* ]]
 	# each directory below /etc/spipe, and keys that are elsewhere, once
 	[ "$(watched)" = '/etc/spipe/clients /x/old /x/old.conf ' ]
+	has out/spipe-b.socket Wants=renew-spipe-x-old.path
+	has out/renew-spipe-x-old.path Unit=renew-spipe.service
 	has out/spipe-c@.service LoadCredential=clients:/etc/spipe/clients User=www-data Group=adm \
 		SupplementaryGroups=redis SetCredential=clients:missing
 	[[ $(program c) = *' -K clients -t '* ]]
@@ -443,7 +446,7 @@ watched() {
 			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
 			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
 			generate "$line"
-			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x)\.path|PartOf=spipe-x\.socket|After=renew-spipe\.service renew-spipe@x\.service|Unit=renew-spipe@x\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
+			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x|renew-spipe-etc-[a-z.]*)\.path|PartOf=spipe-x\.socket|After=renew-spipe\.service renew-spipe@x\.service|Unit=renew-spipe(@x)?\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
 				grep -vE '^ExecStart=/[^ ]*/spipe-dec -n 200 --max-strangers=200 --max-strangers-per-source=50( --exit-idle=300)?( -[okK]| [a-z=0-9]+)* (-t|--)( "([^"\$%]|\\\\|\\"|\$\$|%%)*")+$'; then
 				printf 'from: %s\n' "$line"
 				return 1
@@ -520,7 +523,11 @@ watched() {
 	for i in {1..20}; do
 		echo "t$i dec $((i + 8000)) far.example:$((i + 9000)) sub/dir/k$i key=/x/k"
 	done >tab
+	echo 'odd enc 1 2 /a-b@c/+d=e~' >>tab
 	SPIPETAB=tab "$GENERATOR" out early late 2>messages
+	# as systemd-escape --path
+	[ -e 'out/renew-spipe-a\x2db\x40c-\x2bd\x3de\x7e.path' ]
+	rm 'out/renew-spipe-a\x2db\x40c-\x2bd\x3de\x7e.path'
 	[ "$(watched)" = '/etc/hosts /etc/nsswitch.conf /etc/resolv.conf /etc/spipe/sub/dir /x/k /x/k.conf ' ]
 }
 

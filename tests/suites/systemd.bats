@@ -422,8 +422,8 @@ failed_credentials() {
 	local pid
 	echo_server 127.0.0.1:9000
 	near_background spipe -t 127.0.0.1:8100 -k mail </dev/zero >/dev/null
-	eventually 10 inside pgrep -ox spipe-dec
-	pid=$(inside pgrep -ox spipe-dec)
+	eventually 10 not gone mail-in
+	pid=$(inside sh -c 'cat /sys/fs/cgroup/spipe.slice/spipe-mail-in@*/cgroup.procs' | head -n 1)
 	[ "$(inside ls "/proc/$pid/root" | tr '\n' ' ')" = 'bin dev etc lib lib64 proc run sys tmp usr var ' ] || {
 		inside ls "/proc/$pid/root"
 		inside grep ' / ' "/proc/$pid/mountinfo"
