@@ -12,6 +12,7 @@
 int ctl_key(int argc, char **argv);
 int ctl_check(int argc, char **argv);
 int ctl_probe(int argc, char **argv);
+int ctl_from_spiped(int argc, char **argv);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */
 int ctl_end(const struct outcome *);

@@ -7,20 +7,19 @@
 #include "secret.h"
 
 static const char usage[] =
-    "usage: spipectl key new file\n"
-    "       spipectl key id file ...\n"
-    "       spipectl check [--show name] [file]\n"
-    "       spipectl probe [-k file] [-o seconds] address | name\n"
-    "Make and compare keys, and check tunnels.\n\n"
+    "usage: spipectl command ...\n"
+    "Make and compare keys, check tunnels, come from spiped.\n\n"
     "  key new FILE         make a key file\n"
     "  key id FILE ...      show the fingerprint of each key\n"
-    "  check [FILE]         find what is wrong with /etc/spipetab or another table,\n"
-    "                       its keys and its addresses\n"
-    "      --show NAME      print the units of the line NAME as well\n"
-    "  probe ADDRESS|NAME   do a handshake with the server at the address, or that\n"
-    "                       of the line NAME, and print how long it took\n"
-    "      -k FILE          the key; that of the line if not given\n"
-    "      -o SECONDS       time limit (5)\n\n"
+    "  check [--show NAME] [FILE]\n"
+    "                       find what is wrong with /etc/spipetab or another table,\n"
+    "                       its keys and addresses; show the units of a line\n"
+    "  probe [-k FILE] [-o SECONDS] ADDRESS | NAME\n"
+    "                       see whether the server at an address, or that of a line,\n"
+    "                       answers with our key, and how fast\n"
+    "  from-spiped [--command] [--name NAME] --pid N | UNIT | -- WORD ...\n"
+    "                       print the line of spipetab, or a command line, that\n"
+    "                       replaces a spiped\n\n"
     "  -v, --version        show the version\n"
     "  -h, --help           show this help\n";
 
@@ -31,6 +30,7 @@ static const struct command {
 	{ "key", ctl_key },
 	{ "check", ctl_check },
 	{ "probe", ctl_probe },
+	{ "from-spiped", ctl_from_spiped },
 };
 
 int ctl_end(const struct outcome *outcome)

@@ -25,6 +25,15 @@ setup_file() {
 	chmod 600 etc-spipe/keys/one
 	printf '[Socket]\nListenStream=8102\nAccept=yes\n' >units/other.socket
 	printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >units/other@.service
+	for name in stopped running; do
+		cat >"units/spiped-$name.service" <<-END
+			[Service]
+			WorkingDirectory=/etc/spipe
+			Environment=SOURCE=[127.0.0.1]:8107
+			ExecStart=/usr/bin/spiped -d -F -s [127.0.0.1]:8107 -t [127.0.0.1]:9000 -k "mail.key"
+		END
+	done
+	sed -i 's/-s [^ ]*/-s $SOURCE/' units/spiped-running.service
 	ln -s ../other.socket units/sockets.target.wants/
 	systemd_boot
 }
@@ -79,6 +88,19 @@ teardown() {
 	run -64 inside spipectl probe absent
 	[ "$output" = 'spipectl: absent is not an address, and no valid line of /etc/spipetab has that name' ]
 	run -77 inside spipectl probe -k /etc/spipe/keys/one first
+}
+
+@test "from-spiped: a unit, whether it runs or not" {
+	run -0 inside spipectl from-spiped spiped-stopped.service
+	[ "${lines[-1]}" = 'stopped dec 127.0.0.1:8107 127.0.0.1:9000 /etc/spipe/mail.key' ]
+	run -66 inside spipectl from-spiped spiped-running.service
+	inside systemctl start spiped-running.service
+	eventually 5 listens 8107
+	run -0 inside spipectl from-spiped spiped-running
+	[ "${lines[-1]}" = 'running dec 127.0.0.1:8107 127.0.0.1:9000 /etc/spipe/mail.key' ]
+	inside systemctl stop spiped-running.service
+	run -66 inside spipectl from-spiped absent.service
+	[ "$output" = 'spipectl: unit absent.service: not loaded, or it starts nothing' ]
 }
 
 listens() {

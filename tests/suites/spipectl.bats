@@ -97,8 +97,8 @@ fingerprint() {
 
 @test "the synopsis is the same in the manual page and in --help" {
 	mandoc -Tascii -Owidth=500 "$TESTS/../man/spipectl.8" | sed 's/.\x08//g' |
-		sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' | sed -n 's/^ *spipectl //p' >man.lines
-	"$CTL" --help | sed -nE 's/^(usage: |       )spipectl //p' >help.lines
+		sed -n '/^SYNOPSIS/,/^DESCRIPTION/p' | sed -n 's/^ *spipectl //p' | tr A-Z a-z >man.lines
+	"$CTL" --help | sed -nE 's/^  ([a-z])/\1/p' | sed 's/    .*//' | tr A-Z a-z >help.lines
 	[ -s man.lines ]
 	diff man.lines help.lines
 }
@@ -278,4 +278,128 @@ probed() {
 		run -64 "$CTL" probe $words
 		one_line <(echo "$output") spipectl
 	done
+}
+
+# from_spiped STATUS WORD...: what becomes of this command line of spiped; $stderr without what is always there.
+from_spiped() {
+	local status=$1
+	shift
+	run "-$status" --separate-stderr "$CTL" from-spiped "$@"
+	stderr=$(grep -v '^spipectl: note: without -n spiped serves 100 ' <<<"$stderr") || true
+}
+
+@test "from-spiped: each option of spiped" {
+	K=$PWD/key
+	plain=(-- spiped -d -s '[0.0.0.0]:8025' -t '[127.0.0.1]:25' -k key)
+	line="key dec 0.0.0.0:8025 127.0.0.1:25 $K"
+	while IFS='|' read -r words options notes; do
+		# shellcheck disable=SC2086
+		from_spiped 0 "${plain[@]}" $words
+		[ "$output" = "$line${options:+ $options}" ]
+		notes=${notes:+spipectl: note: $notes}
+		[ "${stderr:0:${#notes}}" = "$notes" ]
+		[ -n "$notes" ] || [ -z "$stderr" ]
+	done <<-'EOF'
+		||
+		-D||-D is not needed
+		-F||-F is not needed
+		-R||-R is not needed
+		-r 10||-r is not needed
+		-p pid.file||-p pid.file does not carry over
+		--syslog||--syslog is not needed
+		-1||-1 does not carry over
+		-f|pfs=no|
+		-g|pfs=require|
+		-j|keepalive=no|
+		-n 7|maxconn=7|
+		-n7|maxconn=7|
+		-n 0|maxconn=65535|-n 0: there is always a limit
+		-o 2.5|timeout=2.5|
+		-b [127.0.0.2]:0|bind=127.0.0.2|
+		-b [127.0.0.2]:99|bind=127.0.0.2|-b [127.0.0.2]:99: the port does not carry over
+		-u daemon|runas=daemon|-u daemon: best left out
+		-u daemon:bin|runas=daemon:bin|-u daemon:bin: best left out
+		-u :bin|supgroup=bin|-u :bin: the service has a user of its own
+		-gj -o 3 -n 5|pfs=require,keepalive=no,timeout=3,maxconn=5|
+	EOF
+	# each of the installed spiped's is among them, or among those that every command line has
+	{ spiped || true; } 2>&1 | grep -oE -e '(^|[^[:alnum:]-])-[A-Za-z]+' | tr -cd 'A-Za-z\n' | grep -o . | sort -u >theirs
+	[ "$(wc -l <theirs)" -ge 15 ]
+	while read -r letter; do
+		[[ $letter == [dekstv] ]] || grep -qF -e "-$letter" "$BATS_TEST_FILENAME"
+	done <theirs
+	from_spiped 64 "${plain[@]}" -v
+	from_spiped 64 "${plain[@]}" -z
+	from_spiped 64 "${plain[@]}" word
+	from_spiped 64 "${plain[@]:0:5}"
+	[ "$stderr" = 'spipectl: the command line of spiped lacks -t' ]
+	from_spiped 64 -- nc -l 8025
+}
+
+@test "from-spiped: addresses and keys" {
+	from_spiped 0 -- spiped -e -s '[127.0.0.1]:25' -t server.example.com:8025 -k /etc/ssl/mail.key
+	[ "$output" = 'mail enc 127.0.0.1:25 server.example.com:8025 /etc/ssl/mail.key' ]
+	[ "$stderr" = 'spipectl: note: key /etc/ssl/mail.key: No such file or directory' ]
+	from_spiped 0 -- /usr/sbin/spiped -d -s '[::1]:8022' -t localhost:ssh -k key
+	[ "$output" = "key dec [::1]:8022 localhost:22 $PWD/key" ]
+	from_spiped 0 -- spiped -e -s localhost:8025 -t server.example.com:25 -k -
+	[[ $output =~ ^'tunnel enc '('127.0.0.1'|'[::1]')':8025 server.example.com:25 /etc/spipe/tunnel.key'$ ]]
+	[[ $stderr == *'-s localhost:8025 is written as '*'-k - does not carry over: write the key to /etc/spipe/tunnel.key' ]]
+	from_spiped 65 -- spiped -d -s nosuchname.invalid:1 -t '[127.0.0.1]:2' -k key
+	from_spiped 65 -- spiped -d -s '[127.0.0.1]:1' -t here -k key
+	head -c 31 key >short
+	from_spiped 0 -- spiped -d -s '[127.0.0.1]:1' -t '[127.0.0.1]:2' -k short
+	[[ $stderr == *'shorter than 32 bytes'* ]]
+	cp key 'with blank'
+	from_spiped 65 -- spiped -d -s '[127.0.0.1]:1' -t '[127.0.0.1]:2' -k 'with blank'
+	[ -z "$output" ]
+	from_spiped 0 --name web-1 -- spiped -d -s '[127.0.0.1]:1' -t '[127.0.0.1]:2' -k key
+	[[ $output == 'web-1 dec '* ]]
+}
+
+@test "from-spiped: a UNIX target that not everyone may connect to" {
+	background nc -l -U target.sock
+	eventually 5 test -S target.sock
+	user=$(id -un)
+	from_spiped 0 -- spiped -d -s '[127.0.0.1]:1' -t "$PWD/target.sock" -k key
+	[[ $output == *" runas=$user" ]]
+	chmod 770 target.sock
+	from_spiped 0 -- spiped -d -s '[127.0.0.1]:1' -t "$PWD/target.sock" -k key
+	[[ $output == *" supgroup=$(id -gn)" ]]
+	chmod 777 target.sock
+	from_spiped 0 -- spiped -d -s "$PWD/listen.sock" -t "$PWD/target.sock" -k key
+	[ "$output" = "key dec $PWD/listen.sock $PWD/target.sock $PWD/key" ]
+	[[ $stderr == 'spipectl: note: only root may connect to the socket'* ]]
+}
+
+@test "from-spiped --command: a command line that does the same, and the one for spipe" {
+	listen target cat
+	from_spiped 0 --command -- spiped -d -s '[127.0.0.1]:8025' -t "[127.0.0.1]:$port" -k key -o 2 -gj
+	[ "$output" = "systemd-socket-activate -l 127.0.0.1:8025 spipe-dec -gj -o 2 -k $PWD/key -t 127.0.0.1:$port" ]
+	# it works
+	serve dec bash -c "PATH=$BUILD:\$PATH exec ${output#*8025 }"
+	[ "$(spipe -t "127.0.0.1:$port" -k key <<<hello)" = hello ]
+	# the client of a ProxyCommand
+	# shellcheck disable=SC2088 # ssh expands it
+	from_spiped 0 -- spipe -t %h:8022 -k '~/.ssh/server key'
+	# shellcheck disable=SC2088
+	[ "$output" = "spipe-enc -k '~/.ssh/server key' -t %h:8022" ]
+	from_spiped 0 -- spipe -t "127.0.0.1:$port" -k key -f
+	[ "$output" = "spipe-enc -f -k key -t 127.0.0.1:$port" ]
+}
+
+@test "from-spiped --pid: a running spiped, whose key is beside it" {
+	mkdir there
+	cp key there/web.key
+	(cd there && exec spiped -d -s "$PWD/s.sock" -t '[127.0.0.1]:80' -k web.key -n 9 -p "$PWD/pid")
+	eventually 5 test -s there/pid
+	pid=$(<there/pid)
+	echo "$pid" >>"$BATS_TEST_TMPDIR/.pids"
+	from_spiped 0 --pid "$pid"
+	[ "$output" = "web dec $PWD/there/s.sock 127.0.0.1:80 $PWD/there/web.key maxconn=9" ]
+	from_spiped 66 --pid 999999999
+	from_spiped 64 --pid nonsense
+	from_spiped 64 --pid 1 unit
+	from_spiped 64
+	from_spiped 64 --
 }
