@@ -28,6 +28,7 @@ static int fail_to_connect(const char *target, const char *tried, const char *fr
 static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
     int64_t deadline)
 {
+	static const struct linger reset = { .l_onoff = 1 };
 	bool begin = deadline == BEGIN_ONLY;
 	int type = SOCK_STREAM | SOCK_CLOEXEC | (begin ? SOCK_NONBLOCK : 0);
 	int fd = socket(address->sa_family, type, 0), on = 1, error;
@@ -39,6 +40,8 @@ static int try_address(const struct sockaddr *address, socklen_t size, const str
 	/* connect(2) heeds this, also where the queue of a UNIX socket is full. */
 	if (!begin)
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	/* If nobody comes to use it, it is broken, not ended. */
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	/* A port that an earlier connection came from may still be in TIME_WAIT. */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if ((begin || left > 0) &&
