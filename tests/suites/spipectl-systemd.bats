@@ -103,6 +103,76 @@ teardown() {
 	[ "$output" = 'spipectl: unit absent.service: not loaded, or it starts nothing' ]
 }
 
+# traffic: one short connection after the other to port 8120, until ./stop is there; a line for each in ./results.
+traffic() {
+	local answer
+	while [ ! -e stop ]; do
+		answer=$(timeout -s KILL 20 spipe -t '[127.0.0.1]:8120' -k "$ROOT/etc-spipe/mail.key" <<<hello 2>&1) || true
+		echo "${answer:-nothing}" >>results
+	done
+}
+
+# after_more: true once three more connections have ended.
+after_more() {
+	eventually 20 has_lines results $(($(wc -l <results) + 3))
+}
+
+# new_line NAME PORT: what replaces the spiped, in the table and started.
+new_line() {
+	"$BUILD/spipectl" from-spiped --name "$1" --pid "$spiped" |
+		sed "s/8120/$2/; s,$ROOT/etc-spipe/,," >>"$ROOT/spipetab"
+	inside systemctl daemon-reload
+	inside systemctl start "spipe-$1.socket"
+}
+
+@test "the manual page's way from spiped, under traffic: nobody is refused" {
+	local page=$TESTS/../man/spipectl.8
+	command -v nft >/dev/null || skip 'needs nft'
+	near_background socat TCP-LISTEN:9000,bind=127.0.0.1,fork,reuseaddr EXEC:cat 2>target.err
+	near_background spiped -d -F -s '[127.0.0.1]:8120' -t '[127.0.0.1]:9000' -k "$ROOT/etc-spipe/mail.key" 2>spiped.err
+	spiped=$!
+	eventually 5 listens 9000
+	eventually 5 listens 8120
+	: >results
+	export -f traffic
+	export ROOT
+	near_background bash -c traffic
+	mkfifo long
+	exec 8<>long
+	near_background spipe -t '[127.0.0.1]:8120' -k "$ROOT/etc-spipe/mail.key" <long >long.out 2>long.err
+	long=$!
+	echo one >&8
+	eventually 10 has_lines long.out 1
+	after_more
+
+	new_line move-a 8121
+	line=$(tail -n 1 "$ROOT/spipetab")
+	sed -n '/^table ip spipe-move/,/^}/p' "$page" | sed 's/8025/8120/; s/8026/8121/' >table.nft
+	near nft -f table.nft
+	after_more
+	kill "$spiped"
+	after_more
+	echo two >&8
+	eventually 10 has_lines long.out 2
+	exec 8>&-
+	ended 10 "$long"
+	[ "$status" -eq 0 ]
+	eventually 10 not listens 8120
+	gone_within 5 "$spiped"
+	sed 's/move-a/move-b/; s/8121/8120/' <<<"$line" >>"$ROOT/spipetab"
+	inside systemctl daemon-reload
+	inside systemctl start spipe-move-b.socket
+	near nft delete table ip spipe-move
+	after_more
+	touch stop
+
+	[ "$(wc -l <results)" -ge 12 ]
+	run ! grep -vx hello results
+	for name in a b; do
+		[ "$(journal "spipe-move-$name@*" | grep -c '"SPIPE_RESULT":"clean"')" -ge 3 ]
+	done
+}
+
 listens() {
 	[ -n "$(near ss -Hltn "sport = :$1")" ]
 }
