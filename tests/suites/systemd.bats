@@ -16,6 +16,7 @@ setup_file() {
 		chmod 600 "etc-spipe/$key"
 	done
 	echo 'from 192.0.2.0/24' >etc-spipe/ruled.key.conf
+	cp etc-spipe/mail.key shared/else.key
 	# The shipped units, as their comments say.
 	echo 'TARGET=127.0.0.1:9000' >etc-spipe/spipe-dec.env
 	printf 'TARGET=far.example.net:7025\nOPTIONS=-g -i 60\n' >etc-spipe/spipe-enc.env
@@ -41,6 +42,7 @@ setup_file() {
 		d.o-t_s	dec	127.0.0.1:8116	127.0.0.1:9000	mail.key exit-idle=0.5
 		nodir	dec	127.0.0.1:8117	127.0.0.1:9000	nowhere/
 		odd	dec	127.0.0.1:8118	127.0.0.1:9000	odd/
+		else	dec	127.0.0.1:8119	127.0.0.1:9000	/srv/else.key
 	END
 	systemd_boot
 }
@@ -122,7 +124,7 @@ is_field() {
 
 @test "systemd: the generator makes all units but the wrong one, and says which" {
 	run inside systemctl list-units --plain --no-legend --state=listening 'spipe-*.socket'
-	[ "$(wc -l <<<"$output")" -eq 19 ]
+	[ "$(wc -l <<<"$output")" -eq 20 ]
 	[[ $output != *nonsense* ]]
 	[[ $output != *lazy* ]]
 	run inside systemctl cat spipe-nonsense.socket
@@ -302,6 +304,21 @@ hold_tunnel() {
 	inside systemctl is-active -q renew-spipe.path
 	run inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*' 'renew*'
 	[ -z "$output" ]
+}
+
+@test "systemd: a key that is not in /etc/spipe is watched, too, and so are its rules" {
+	echo_server 127.0.0.1:9000
+	[ "$(ask 8119 mail)" = HELLO ]
+	cp other "$ROOT/shared/new"
+	mv "$ROOT/shared/new" "$ROOT/shared/else.key"
+	eventually 5 answers HELLO 8119 other
+	[ -z "$(ask 8119 mail)" ]
+	echo 'from 192.0.2.0/24' >"$ROOT/shared/else.key.conf"
+	eventually 5 answers '' 8119 other
+	rm "$ROOT/shared/else.key.conf"
+	eventually 5 answers HELLO 8119 other
+	cp mail "$ROOT/shared/else.key"
+	eventually 5 answers HELLO 8119 mail
 }
 
 only_one() {
