@@ -226,15 +226,22 @@ class Served:
     """One of a Listener's connections, to be used like a Run."""
 
     def __init__(self, listener):
-        self.role, self.target, self.plain = listener.role, listener.target, None
+        self.role, self.target, self.plain, self.wire, self.peer = listener.role, listener.target, None, None, None
         listener.forget_connected()
-        self.near = socket.create_connection(listener.address, WAIT)
+        self.near = socket.socket()
+        self.near.settimeout(WAIT)
+        self.near.bind(("127.0.0.1", 0))
         self.name = "%s:%d" % self.near.getsockname()
+        try:
+            self.near.connect(listener.address)
+        except ConnectionResetError:
+            return  # already
         if self.role == "enc":
             self.plain, self.wire = self.near, self.far_side()
         else:
             self.wire = self.near
-        self.peer = Peer(self.wire, self.role == "dec", listener.key, pfs=True) if self.wire else None
+        if self.wire:
+            self.peer = Peer(self.wire, self.role == "dec", listener.key, pfs=True)
 
     def far_side(self):
         """The far side's socket, as soon as the program has connected it; None when it has not."""
@@ -250,6 +257,6 @@ class Served:
             self.plain = self.far_side()
 
     def close(self):
-        for sock in self.wire, self.plain:
+        for sock in self.near, self.wire, self.plain:
             if sock:
                 sock.close()
