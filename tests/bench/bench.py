@@ -43,7 +43,7 @@ UNITS = {
     "enc line": (7003, None),
     "dec and enc lines": (7004, None),
 }
-LINE = "spipe-line-dec"
+LINE = "spipe-line-dec@0.service"
 
 # --- processes ----------------------------------------------------------------
 
@@ -431,11 +431,11 @@ def measure_units(contenders):
             results.add("units, CPU, stranger: " + kind, "ms", c.key, cpu and cpu * 1e3 / max(got["made"], 1))
 
     def first(c):
-        inside("systemctl", "stop", LINE + ".service")
+        inside("systemctl", "stop", LINE)
         time.sleep(0.3)
         got = load("open", "-j", 1, "-m", 1, c.port)
         results.add("units, first connection", "ms", c.key, got["median_ms"] if got["connections"] else None)
-        inside("systemctl", "stop", LINE + ".service")
+        inside("systemctl", "stop", LINE)
 
     rounds("units", contenders, once)
     rounds("strangers", [c for c in contenders if c.wire], strangers)
@@ -458,7 +458,7 @@ def measure_floods(contenders):
                                       ("median", "ms", got["median_ms"] if got["connections"] else None),
                                       ("rate", "1/s", made["rate"])):
                 results.add(name + " " + what, unit, c.key, value)
-            time.sleep(6 if kind == "mixed" else 1)  # until the silent ones have gone
+            time.sleep(1)  # the strangers have gone with the load tool
     print("bench: floods took %.0f s" % (time.monotonic() - began), file=sys.stderr)
 
 
