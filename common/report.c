@@ -48,11 +48,10 @@ static bool stderr_is_journal(void)
 	unsigned long long device, inode;
 	struct stat st;
 
-	return stream != NULL &&
-	    sscanf(stream, "%llu:%llu", &device, &inode) ==
-	    2 && /* NOLINT(cert-err34-c): systemd's */
-	    fstat(STDERR_FILENO, &st) == 0 &&
-	    st.st_dev == device && st.st_ino == inode;
+	/* NOLINTNEXTLINE(cert-err34-c): the numbers are systemd's */
+	if (stream == NULL || sscanf(stream, "%llu:%llu", &device, &inode) != 2)
+		return false;
+	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
 #endif
 

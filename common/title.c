@@ -6,6 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
+static char **free_list(char **list)
+{
+	for (char **each = list; list != NULL && *each != NULL; each++)
+		free(*each);
+	free(list);
+	return NULL;
+}
+
 /* Copy a list of `count` strings. Each string that begins at *end moves *end behind it. */
 static char **copy_list(char **list, size_t count, char **end)
 {
@@ -16,7 +24,7 @@ static char **copy_list(char **list, size_t count, char **end)
 			*end += strlen(list[i]) + 1;
 		copy[i] = strdup(list[i]);
 		if (copy[i] == NULL)
-			return NULL;
+			copy = free_list(copy);
 	}
 	return copy;
 }
@@ -29,8 +37,10 @@ char **title_take(struct title *title, int argc, char **argv)
 	while (environ[count] != NULL)
 		count++;
 	environment = copy_list(environ, count, &end);
-	if (arguments == NULL || environment == NULL)
-		return NULL;
+	if (arguments == NULL || environment == NULL) {
+		free_list(environment);
+		return free_list(arguments);
+	}
 	environ = environment;
 	*title = (struct title){ .place = argv[0], .size = (size_t)(end - argv[0]) };
 	return arguments;

@@ -223,7 +223,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	serve dec "$DEC" -k key -t "$target" --exit-idle 0.3
 	local dec=$!
 	holder one "$port"
-	local one=$! start=$EPOCHREALTIME
+	local one=$!
 	answers one
 	run ! eventually 1 not alive "$dec"
 	kill -TERM "$one"

@@ -20,7 +20,7 @@ load ../helpers/lib
 	background socat -d -d TCP6-LISTEN:0,bind=[::1],fork PIPE 2>socat.err
 	eventually 5 grep -q 'listening on' socat.err
 	local target
-	target=[::1]:$(sed -n 's/.*listening on AF=10 .*:\([0-9]*\)$/\1/p' socat.err | head -n 1)
+	target="[::1]":$(sed -n 's/.*listening on AF=10 .*:\([0-9]*\)$/\1/p' socat.err | head -n 1)
 	listen dec "$DEC" -k key -t "$target"
 	run -0 "$ENC" -k key -t "127.0.0.1:$port" <<<hello
 	[ "$output" = hello ]
