@@ -291,6 +291,6 @@ for raw in True, False:
 		os.environ.update(TCPREMOTEIP="192.0.2.9", TCPREMOTEPORT="4321")
 		os.execv(sys.argv[1], sys.argv[1:])
 	EOF
-	! /usr/bin/python3 reset.py "$DEC" --verbose -k key -t 127.0.0.1:1 2>dec.err
-	grep -q '^spipe-dec: 192\.0\.2\.9:4321 key -: ' dec.err
+	run ! --separate-stderr /usr/bin/python3 reset.py "$DEC" --verbose -k key -t 127.0.0.1:1
+	grep -q '^spipe-dec: 192\.0\.2\.9:4321 key -: ' <<<"$stderr"
 }

@@ -41,10 +41,8 @@ load ../helpers/lib
 
 @test "-t: nobody there: status 69, the address and the reason" {
 	refuse
-	for program in "$ENC"; do
-		run -69 --separate-stderr "$program" -k key -t "127.0.0.1:$port" </dev/null
-		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$port: Connection refused (status 69)" ]
-	done
+	run -69 --separate-stderr "$ENC" -k key -t "127.0.0.1:$port" </dev/null
+	[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$port: Connection refused (status 69)" ]
 	run -69 --separate-stderr "$ENC" -k key -t "localhost:$port" </dev/null
 	[ "$stderr" = "spipe-enc: cannot connect to localhost:$port (127.0.0.1): Connection refused (status 69)" ]
 	run -69 --separate-stderr "$ENC" -k key -t "$PWD/nowhere" </dev/null
