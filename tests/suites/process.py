@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What a process of ours is seen to have and to do: random numbers, locked memory, descriptors, terminals, defaults."""
 
+import ctypes
 import os
 import pty
 import re
@@ -16,6 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import held
 from peer import LIMIT, SHARED, SLOW, Peer, tcp_pair
 from suite import SECRET, Skip, Wrong, both, case, expect, far_side, main, needs
+
+PIDFD_GETFD, SO_OOBINLINE = 438, 10
 
 
 def descriptors(pid):
@@ -147,6 +150,31 @@ def launcher_goes_when_not_needed():
     for sock in wire, plain:
         sock.shutdown(socket.SHUT_WR)
     expect("status", process.wait(LIMIT * SLOW), 0)
+
+
+@both
+def options_of_a_passed_socket(role):
+    """A socket that comes after the sandbox is set up as one that came before: nothing delays, keep-alives, a reset by default."""
+    if os.getuid() != 0:
+        raise Skip("needs root, to take another process's socket")
+    run = held.Run(role, "pass", ["-o", "30"])
+    run.authenticate()
+    far = run.far_socket
+    run.wire.sendall(run.peer.out.seal(b"x"))
+    expect("what came", run.plain.recv(1), b"x")
+    process, options = os.pidfd_open(run.pid), []
+    for fd, what in descriptors(run.pid).items():
+        copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, process, fd, 0) if what.startswith("socket:") else -1
+        if copy == -1:
+            continue
+        with socket.socket(fileno=copy) as sock:
+            if sock.family == socket.AF_INET and sock.getsockname() == far.getpeername():
+                options = [bool(sock.getsockopt(level, option)) for level, option in (
+                    (socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    (socket.SOL_SOCKET, socket.SO_LINGER), (socket.SOL_SOCKET, SO_OOBINLINE))]
+    os.close(process)
+    expect("TCP_NODELAY, SO_KEEPALIVE, SO_LINGER, SO_OOBINLINE", options, [True] * 4)
+    run.stop()
 
 
 # --- order ----------------------------------------------------------------------------------------------
