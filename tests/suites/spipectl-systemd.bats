@@ -137,31 +137,45 @@ new_line() {
 	export -f traffic
 	export ROOT
 	near_background bash -c traffic
-	mkfifo long
-	exec 8<>long
-	near_background spipe -t '[127.0.0.1]:8120' -k "$ROOT/etc-spipe/mail.key" <long >long.out 2>long.err
-	long=$!
+	mkfifo old redirected
+	exec 8<>old 9<>redirected
+	near_background spipe -t '[127.0.0.1]:8120' -k "$ROOT/etc-spipe/mail.key" <old >old.out 2>old.err
+	old=$!
 	echo one >&8
-	eventually 10 has_lines long.out 1
+	eventually 10 has_lines old.out 1
 	after_more
 
 	new_line move-a 8121
 	line=$(tail -n 1 "$ROOT/spipetab")
 	sed -n '/^table ip spipe-move/,/^}/p' "$page" | sed 's/8025/8120/; s/8026/8121/' >table.nft
 	near nft -f table.nft
+	near_background spipe -t '[127.0.0.1]:8120' -k "$ROOT/etc-spipe/mail.key" <redirected >redirected.out 2>redirected.err
+	redirected=$!
+	echo one >&9
+	eventually 10 has_lines redirected.out 1
 	after_more
 	kill "$spiped"
 	after_more
 	echo two >&8
-	eventually 10 has_lines long.out 2
+	eventually 10 has_lines old.out 2
 	exec 8>&-
-	ended 10 "$long"
+	ended 10 "$old"
 	[ "$status" -eq 0 ]
 	eventually 10 not listens 8120
 	gone_within 5 "$spiped"
 	sed 's/move-a/move-b/; s/8121/8120/' <<<"$line" >>"$ROOT/spipetab"
 	inside systemctl daemon-reload
 	inside systemctl start spipe-move-b.socket
+	grep '^# nft insert' "$page" >accept
+	[ "$(wc -l <accept)" -eq 2 ]
+	sed -i 's/^# //' accept
+	near sh -e accept
+	after_more
+	echo two >&9
+	eventually 10 has_lines redirected.out 2
+	exec 9>&-
+	ended 10 "$redirected"
+	[ "$status" -eq 0 ]
 	near nft delete table ip spipe-move
 	after_more
 	touch stop
