@@ -91,8 +91,10 @@ static void reap(struct listener *l)
 	struct child ended;
 
 	while (children_reap(&l->children, &ended))
-		if (!ended.proved)
-			records_add(&l->records, &ended.source, ended.muted, l->now);
+		if (ended.proved && has_strangers(l) && !ended.muted)
+			records_release(&l->records, &ended.source, l->now);
+		else if (!ended.proved && ended.muted)
+			records_leave_out(&l->records, &ended.source, l->now);
 }
 
 /* Accept nothing for a moment, and say why once. */
@@ -182,7 +184,7 @@ static int serve(struct listener *l, struct accepted *accepted)
 		pause_for(l, "make a channel", errno);
 		return 0;
 	}
-	child.muted = has_strangers(l) && records_full(&l->records, &child.source, l->now);
+	child.muted = has_strangers(l) && !records_reserve(&l->records, &child.source, l->now);
 	child.pid = fork();
 	if (child.pid == 0) {
 		signal_stop = 0; /* that was for the listener */
@@ -194,6 +196,8 @@ static int serve(struct listener *l, struct accepted *accepted)
 	if (child.pid == -1) {
 		pause_for(l, "fork", errno);
 		close(channel[0]);
+		if (has_strangers(l) && !child.muted)
+			records_release(&l->records, &child.source, l->now);
 		return 0;
 	}
 	child.channel = channel[0];

@@ -35,17 +35,27 @@ static struct record_count *find(struct records *records, const struct source_ne
 	return found;
 }
 
-bool records_full(struct records *records, const struct source_network *source, int64_t now)
-{
-	return find(records, source, now)->made >= RECORDS_MOST;
-}
-
-void records_add(struct records *records, const struct source_network *source, bool muted,
-    int64_t now)
+bool records_reserve(struct records *records, const struct source_network *source, int64_t now)
 {
 	struct record_count *count = find(records, source, now);
 
-	*(muted ? &count->left_out : &count->made) += 1;
+	if (count->made >= RECORDS_MOST)
+		return false;
+	count->made++;
+	return true;
+}
+
+void records_release(struct records *records, const struct source_network *source, int64_t now)
+{
+	struct record_count *count = find(records, source, now);
+
+	if (count->made > 0) /* else its time span is over */
+		count->made--;
+}
+
+void records_leave_out(struct records *records, const struct source_network *source, int64_t now)
+{
+	find(records, source, now)->left_out++;
 }
 
 void records_sum_up(struct records *records, int64_t now, struct report *report)

@@ -11,7 +11,7 @@
 #define RECORDS_SPAN (60 * SECOND)
 #define RECORDS_SOURCES 256 /* that are counted separately */
 
-/* For each source: how many strangers have recently left a record, and how many have not. */
+/* For each source: how many records of strangers there have been lately, and how many not. */
 struct records {
 	struct record_count {
 		struct source_network source;
@@ -23,11 +23,14 @@ struct records {
 
 void records_init(struct records *);
 
-/* Has this source left so many records that a stranger from it may leave none? */
-bool records_full(struct records *, const struct source_network *, int64_t now);
+/* May a stranger of this source leave a record? Then that record is counted already. */
+bool records_reserve(struct records *, const struct source_network *, int64_t now);
 
-/* A stranger has ended; if `muted`, without a record. */
-void records_add(struct records *, const struct source_network *, bool muted, int64_t now);
+/* It will not be left: no stranger after all. */
+void records_release(struct records *, const struct source_network *, int64_t now);
+
+/* A stranger that might leave none has ended. */
+void records_leave_out(struct records *, const struct source_network *, int64_t now);
 
 /* Log how many were left out, of the time spans that are over by `now` (NEVER: of all). */
 void records_sum_up(struct records *, int64_t now, struct report *);

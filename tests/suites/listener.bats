@@ -306,6 +306,19 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	grep -qx 'spipe-dec: 127.0.0.8: 15 more connections that did not prove a key are not in the log' dec.err
 }
 
+@test "strangers that come all at once leave no more records than others" {
+	serve dec "$DEC" --verbose -k key -t 127.0.0.1:1 --max-strangers-per-source 40 -o 60
+	local dec=$!
+	silent 30 127.0.0.8 silent.ready "$port"
+	eventually 5 has_children "$dec" 30
+	kill "$!"
+	eventually 5 has_children "$dec" 0
+	[ "$(grep -c '^spipe-dec: 127\.0\.0\.8:.* key -: ' dec.err)" -eq 10 ]
+	kill -TERM "$dec"
+	ended 5 "$dec"
+	grep -qx 'spipe-dec: 127.0.0.8: 20 more connections that did not prove a key are not in the log' dec.err
+}
+
 @test "a holder's records are all there, however many strangers its source had" {
 	echo_server
 	serve dec "$DEC" --verbose -k key -t "$target"
