@@ -303,7 +303,7 @@ def no_journal():
         here = Listener(JOURNAL) if listens else None
         status, stderr = direct("dec", ["-k", "secret"], prefix, JOURNAL_STREAM=stream)
         expect("status", status, 64)
-        expect_like("stderr", stderr, r"spipe-dec: no command is given[^\n]*\n")
+        expect_like("stderr", stderr, r"spipe-dec: no target \(-t\) and no command is given[^\n]*\n")
         (priority, program, _, text), = map(log_line, log.rest())
         expect("priority", priority, DAEMON | ERROR)
         expect("program", program, "spipe-dec")
