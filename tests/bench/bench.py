@@ -29,7 +29,7 @@ HOST_PORT = "127.0.0.1:%d"
 
 Settings = collections.namedtuple(
     "Settings", "rounds flow_ms trip_ms sparse_ms open_ms spawns tunnels idle flood_ms sources limit")
-FULL = Settings(5, 500, 200, 300, 600, 40, 100, 1000, 8000, (1, 20, 250), 1500)
+FULL = Settings(5, 500, 200, 300, 600, 40, 100, 1000, 7000, (1, 20, 250), 1500)
 QUICK = Settings(3, 300, 100, 150, 300, 20, 100, 1000, 2500, (20,), 300)
 
 SIZES = (1, 4096)
@@ -431,11 +431,11 @@ def measure_units(contenders):
             results.add("units, CPU, stranger: " + kind, "ms", c.key, cpu and cpu * 1e3 / max(got["made"], 1))
 
     def first(c):
-        inside("systemctl", "stop", LINE)
+        inside("systemctl", "-q", "stop", LINE)
         time.sleep(0.3)
         got = load("open", "-j", 1, "-m", 1, c.port)
         results.add("units, first connection", "ms", c.key, got["median_ms"] if got["connections"] else None)
-        inside("systemctl", "stop", LINE)
+        inside("systemctl", "-q", "stop", LINE)
 
     rounds("units", contenders, once)
     rounds("strangers", [c for c in contenders if c.wire], strangers)
