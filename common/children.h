@@ -32,9 +32,9 @@ struct children {
 };
 
 /* What a child reports: its peer has proved a key; it asks for the target; how much it carried. */
+enum { CHILD_PROVED, CHILD_ASKS, CHILD_CARRIED };
 struct child_report {
-	enum { CHILD_PROVED, CHILD_ASKS, CHILD_CARRIED } what;
-	uint64_t bytes_in, bytes_out;
+	uint64_t what, bytes_in, bytes_out; /* without padding, which would be sent, too */
 };
 
 /* Make `room` places. Returns 0, or -1 if memory ran out. */
