@@ -173,6 +173,11 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 		load_rules(ring, key, dir, path, fd, credential, problem);
 	if (fd != -1)
 		close(fd);
+	/* The units have a few bytes stand in for a missing file, so that the service starts. */
+	if (credential && problem->status == EX_CONFIG && st.st_size > 0 &&
+	    st.st_size < KEY_FILE_LEAST)
+		fail(problem, EX_CONFIG,
+		    "it was missing or shorter than 32 bytes when the service started");
 	if (problem->status != 0)
 		return -1;
 	if (!credential && S_ISREG(st.st_mode))

@@ -610,3 +610,10 @@ free_port() {
 		esac
 	done
 }
+
+@test "credentials: what stands in for a missing file says so" {
+	mkdir credentials
+	printf missing >credentials/mail.key
+	CREDENTIALS_DIRECTORY=$PWD/credentials run -78 --separate-stderr "$DEC" -k mail.key -t 127.0.0.1:1 </dev/null
+	[[ $stderr == *"mail.key: it was missing or shorter than 32 bytes when the service started (status 78)" ]]
+}

@@ -337,6 +337,7 @@ none_left() {
 	# one that has taken over stays: if it ended, nobody would accept until the old one has ended
 	hold_tunnel 8116 mail
 	inside systemctl start renew-spipe@d.o-t_s
+	run -1 inside systemctl start renew-spipe@nobody
 	[ "$(ask 8116 mail)" = HELLO ]
 	[ "$(instances d.o-t_s)" -eq 2 ]
 	inside sleep 1
