@@ -19,7 +19,7 @@ struct child {
 	bool proved;  /* its peer has proved a key; else it is a stranger */
 	bool leaving; /* a stranger that has been told to make room */
 	bool muted;   /* a stranger that leaves no record */
-	bool asking;  /* for a connection to the target */
+	bool asking;  /* waiting for the listener to connect to the target */
 	bool settled; /* it got one, or does not need one */
 };
 
@@ -55,7 +55,7 @@ nfds_t children_watch(const struct children *, struct pollfd *slots);
 /* Read the reports that poll(2) found at the slots of children_watch. */
 void children_hear(struct children *, const struct pollfd *slots);
 
-/* A child that is asking, or NULL. */
+/* A child that is waiting for the listener to connect, or NULL. */
 struct child *children_asking(struct children *);
 
 /* How many strangers there are from a source. */

@@ -53,8 +53,8 @@ struct connection {
 };
 
 /*
- * Options, near side, log, keys. Also returns -1, with status 0, when --help has been answered, and
- * in a listener at its end.
+ * Options, near side, log, keys. -1 with status 0 means that --help has been answered, or that a
+ * listener has ended.
  */
 int connection_open(struct connection *, enum role, int argc, char **argv);
 

@@ -35,9 +35,9 @@ void descriptors_set_near(struct descriptors *, int fd);
 void descriptors_close_others(struct descriptors *);
 
 /*
- * Can `fd`, handed to us for the side of that name, carry a connection? Not if it is closed, a
- * directory, opened only for the other direction than the one we need (`writing` or not), or a
- * socket that listens or is not a stream. Returns 0, or -1 (64).
+ * Can `fd`, given to us as that side, carry a connection? Not if it is closed, a directory, opened
+ * only for the other direction than the one we need (`writing` or not), or a socket that listens or
+ * is not a stream. Returns 0, or -1 (64).
  */
 int descriptors_check(int fd, bool writing, const char *side, struct outcome *);
 

@@ -12,8 +12,8 @@
 #define PROOF_SIZE (DH_SIZE + HASH_SIZE) /* y || HMAC(dhmac, y) */
 
 /*
- * What the relay needs of a handshake: E is a key for packet encryption, H one for packet HMACs;
- * C those of the packets that the client sends, S the server's. In this order they are derived.
+ * What the relay needs of a handshake: E is a key for packet encryption, H one for packet HMACs.
+ * _C is for packets the client sends, _S for the server's. They are derived in this order.
  */
 struct stream_keys {
 	uint8_t E_C[CIPHER_KEY_SIZE], H_C[HASH_SIZE];
@@ -56,7 +56,7 @@ long handshake_find_key(struct handshake *, const uint8_t (*secrets)[KEY_SIZE], 
 
 /*
  * The exchanges, over `wire`, each done by `deadline`. They return 0, or -1 with the outcome set:
- * 75 in time, 77 for a peer that did not prove the key, 71, or the signal that ended us.
+ * 75 at the deadline, 77 for a peer that did not prove the key, 71, or the signal that ended us.
  *
  * Client: the whole handshake with the key at `secret`.
  */

@@ -10,8 +10,8 @@
 #include "rules.h"
 
 /*
- * The launcher is a process forked while we still may fork. It holds none of our secrets and
- * none of our descriptors, and waits to be told which of its errands to run: it then connects to a
+ * The launcher is a process forked before the sandbox forbids fork. It holds none of our secrets
+ * and none of our descriptors, and waits for the number of the errand to run. It then connects to a
  * target and hands the socket back, or becomes the command on the far side.
  */
 struct launcher {
@@ -20,7 +20,7 @@ struct launcher {
 	int socket;       /* our end of the command's stdin and stdout */
 	const char *name; /* of the command or target, for messages */
 	bool connecting;  /* the errand was a target */
-	const struct errand *lent; /* what the listener does instead of a launcher, or NULL */
+	const struct errand *lent; /* the errand the listener runs for us, or NULL */
 };
 
 /* What the launcher can be told to do, one errand per key. */

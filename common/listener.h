@@ -42,8 +42,8 @@ int listener_run(struct accepted *, struct descriptors *, const struct listener_
     const struct errand *usual, char *const *argv, struct report *, struct outcome *);
 
 /*
- * In a child: the peer has proved a key, so SIGUSR2 means nothing from here on. Harmless if
- * `channel` is -1.
+ * In a child: the peer has proved a key, so SIGUSR2 is ignored from here on. Harmless if `channel`
+ * is -1.
  */
 void listener_proved(int channel);
 

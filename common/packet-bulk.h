@@ -20,7 +20,7 @@ int bulk_available(void);
 /* Make the backend ready for one direction's keys. NULL when it cannot be used. */
 struct bulk *bulk_start(const uint8_t key[static CIPHER_KEY_SIZE], const struct hmac_key *mac);
 
-/* XOR the key-stream over the packets, of which the first has the number `number`. */
+/* XOR the key-stream over the packets, the first of which is number `number`. */
 int bulk_crypt(struct bulk *, uint8_t *wire, size_t count, size_t stride, size_t size,
     uint64_t number);
 

@@ -29,8 +29,8 @@ struct report {
 void report_open(struct report *, const char *program, const char *role, bool wire_is_stderr);
 
 /*
- * There is a connection. Its record goes where messages go; but where that is stderr, it goes there
- * only if `verbose`, else to syslog if the near side is a network connection.
+ * From here on there is a connection to report on. Its record goes where messages go, unless that
+ * is stderr and not `verbose`: then to syslog for a network connection, and nowhere for others.
  */
 void report_on(struct report *, const struct peer *, bool near_is_network, bool verbose);
 

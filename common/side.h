@@ -35,7 +35,7 @@ struct side {
  * Set up a side on descriptors `in` and `out`, which become close-on-exec. A pipe or terminal to
  * write to is reopened through /proc where that is allowed, because setting O_NONBLOCK on the one
  * we were given would change it for everyone who shares it. Urgent data is received in line.
- * Network sockets get TCP_NODELAY, and keep-alives if asked.
+ * Network sockets get TCP_NODELAY, and keep-alives if `keepalive`.
  */
 void side_set(struct side *, const char *name, int in, int out, bool keepalive);
 

@@ -13,8 +13,8 @@ struct title {
 };
 
 /*
- * Take that place: the command line and environment are copied elsewhere first. Returns the copy of
- * argv, or NULL when memory ran out.
+ * Take over the area ps reads, after copying the command line and environment elsewhere. Returns
+ * the copy of argv, or NULL if memory ran out.
  */
 char **title_take(struct title *, int argc, char **argv);
 
