@@ -147,7 +147,10 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 	/* Under ncat -e, stderr is the pipe of the wire. After a mere `2>&1 |` it is not. */
 	by_pipe = near_is_wire && fstat(found->in, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
-	found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);
+	if (found->listeners > 0) /* standard output is not used */
+		found->is_stderr = is_stderr(found->listening, false);
+	else
+		found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);
 	found->is_network = is_network(found->in);
 }
 

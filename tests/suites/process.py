@@ -281,6 +281,19 @@ def descriptors_of_a_listener():
     listener.end()
 
 
+@case
+def output_of_a_listener_is_stderr():
+    """What a listener has as standard output is not the wire, even if it is a socket and stderr as well."""
+    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server, ours, theirs:
+        process = subprocess.Popen([os.environ["DEC"], "-k", "secret", "cat"], stdin=server, stdout=theirs, stderr=theirs)
+        socket.create_connection(server.getsockname()).close()
+        ours.settimeout(LIMIT * SLOW)
+        expect("a message", ours.recv(4096)[:11], b"spipe-dec: ")
+        process.terminate()
+        expect("the listener's status", process.wait(LIMIT * SLOW), 0)
+
+
 @both
 def closed_stderr(role):
     """Nothing else comes to lie where stderr would be."""
