@@ -19,6 +19,8 @@ static long passed_descriptors(void)
 
 	if (pid != NULL && fds != NULL && strtol(pid, NULL, 10) == getpid())
 		count = strtol(fds, NULL, 10);
+	if (count > DESCRIPTORS_LOOKED_AT) /* those that are not open will be missed */
+		count = DESCRIPTORS_LOOKED_AT;
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");

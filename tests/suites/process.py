@@ -294,6 +294,16 @@ def output_of_a_listener_is_stderr():
         expect("the listener's status", process.wait(LIMIT * SLOW), 0)
 
 
+@case
+def absurd_numbers_of_descriptors():
+    for number in "300", "2147483647", "99999999999":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            script = 'exec 3<&0; LISTEN_PID=$$ LISTEN_FDS=%s exec "$DEC" -k secret cat' % number
+            run = subprocess.run(["bash", "-c", script], stdin=server, stderr=subprocess.PIPE, timeout=LIMIT * SLOW, check=False)
+            expect("status with LISTEN_FDS=" + number, run.returncode, 64)
+            expect("its message", b"was passed with listening sockets, but is not one" in run.stderr, True)
+
+
 @both
 def closed_stderr(role):
     """Nothing else comes to lie where stderr would be."""
