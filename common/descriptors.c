@@ -112,7 +112,6 @@ static void take_passed(struct descriptors *found, long passed)
 	if (is_listening(first)) {
 		found->listening = first;
 		found->listeners = passed > 0 ? (int)passed : 1;
-		found->ucspi = false;
 		for (int fd = first; fd < first + found->listeners; fd++)
 			if (!is_listening(fd))
 				fail(&found->wrong, EX_USAGE,
@@ -132,7 +131,8 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 	bool by_pipe;
 
 	*found = (struct descriptors){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
-	found->ucspi = fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
+	found->ucspi = !is_listening(passed > 0 ? LISTEN_FDS_START : STDIN_FILENO) &&
+	    fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
 	find_others(found, LISTEN_FDS_START + (passed > 0 ? (int)passed : 0));
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) != -1)

@@ -269,7 +269,7 @@ def idle_listener_ends():
 @case
 def descriptors_of_a_listener():
     """It keeps nothing that it has inherited, its children nothing that listens, and nobody waits in accept(2)."""
-    listener = Listening("dec", prefix=["bash", "-c", 'exec "$@" 5</etc/passwd 30</etc/passwd', "bash"])
+    listener = Listening("dec", prefix=["bash", "-c", 'exec "$@" 6</etc/passwd 7</etc/passwd 30</etc/passwd', "bash"])
     peer = listener.holder()
     expect("whether accept may block", os.get_blocking(listener.socket.fileno()), False)
     child = int(children(listener.process.pid)[0])
