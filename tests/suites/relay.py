@@ -752,7 +752,9 @@ def blocked_signals_are_let_in():
     theirs.close()
     peer = Peer(wire, True, SHARED)
     peer.shake()
-    expect("the command's signals", peer.take_packet().split()[1::2], [b"0" * 16] * 2)
+    internal = 3 << 31  # signals 32 and 33 are libc's own: nobody can change what became of them
+    masks = [int(mask, 16) & ~internal for mask in peer.take_packet().split()[1::2]]
+    expect("the command's signals", masks, [0, 0])
     wire.shutdown(socket.SHUT_WR)
     finish(dec, 0)
 

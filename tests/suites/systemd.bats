@@ -242,9 +242,9 @@ exposure() {
 @test "systemd: spipetab, a UNIX socket behind, a directory of keys, rotation without reload" {
 	echo_server "$ROOT/shared/app.sock"
 	[ "$(ask 8101 "$ETC/clients/alice")" = HELLO ]
-	[ "$(field behind SPIPE_KEY)" = alice ]
+	eventually 5 is_field behind SPIPE_KEY alice
 	[ "$(ask 8101 "$ETC/clients/bob")" = HELLO ]
-	[ "$(field behind SPIPE_KEY)" = bob ]
+	eventually 5 is_field behind SPIPE_KEY bob
 	[ -z "$(ask 8101 other)" ]
 	cp other "$ETC/clients/carol"
 	eventually 5 answers HELLO 8101 other
@@ -413,12 +413,12 @@ failed_credentials() {
 	inside systemd-creds encrypt --with-key=host --name=sealed.key /etc/spipe/mail.key /etc/spipe/sealed.key ||
 		skip "systemd-creds cannot encrypt here"
 	[ "$(ask 8105 mail)" = hello ]
-	[ "$(field sealed SPIPE_KEY)" = sealed.key ]
+	eventually 5 is_field sealed SPIPE_KEY sealed.key
 }
 
 @test "systemd: a key's rules hold beside a credential" {
 	[ -z "$(ask 8106 "$ETC/ruled.key")" ]
-	[ "$(field ruled SPIPE_RESULT)" = refused ]
+	eventually 5 is_field ruled SPIPE_RESULT refused
 	rm "$ETC/ruled.key.conf"
 	eventually 5 answers hello 8106 "$ETC/ruled.key"
 	echo 'from 127.0.0.0/8' >"$ETC/ruled.key.conf"
@@ -503,17 +503,17 @@ for folder, folders, files in os.walk("/"):
 	[[ $(field mail-in MESSAGE) =~ ^127\.0\.0\.1:[0-9]+\ key\ mail\.key:\ 5\ bytes\ in,\ 5\ bytes\ out,\ .*\ s:\ ended\ cleanly$ ]]
 	[ -z "$(ask 8100 other)" ]
 	eventually 5 gone mail-in
-	[ "$(field mail-in SPIPE_RESULT)" = refused ]
-	[ "$(field mail-in SPIPE_KEY)" = - ]
-	[ "$(field mail-in SPIPE_BYTES_OUT)" = 0 ]
+	eventually 5 is_field mail-in SPIPE_RESULT refused
+	eventually 5 is_field mail-in SPIPE_KEY -
+	eventually 5 is_field mail-in SPIPE_BYTES_OUT 0
 	# no target: its address and the reason
 	kill "${pids[@]}"
 	[ -z "$(ask 8100 mail)" ]
-	[ "$(field mail-in SPIPE_RESULT)" = command ]
+	eventually 5 is_field mail-in SPIPE_RESULT command
 	[[ $(field mail-in MESSAGE) == *'cannot connect to 127.0.0.1:9000: Connection refused'* ]]
 	"$NET" exchange in out "$ROOT/shared/front.sock" || true
 	eventually 5 gone front
-	[ "$(field front SPIPE_ROLE)" = enc ]
+	eventually 5 is_field front SPIPE_ROLE enc
 }
 
 @test "systemd: a record belongs to its unit also when the journal reads it late" {
@@ -535,7 +535,7 @@ for folder, folders, files in os.walk("/"):
 	near_background sh -c 'head -c 32 /dev/urandom | socat -t 30 -,ignoreeof TCP:127.0.0.1:8115'
 	eventually 5 test_state activating
 	eventually 10 gone each
-	[ "$(field each SPIPE_RESULT)" = timeout ]
+	eventually 5 is_field each SPIPE_RESULT timeout
 	mkfifo fifo
 	exec 5<>fifo
 	near_background spipe -t 127.0.0.1:8115 -k mail <fifo >answer
@@ -649,7 +649,7 @@ withstands() {
 	near timeout -s KILL 40 "$NET" exchange in out 127.0.0.1:2625
 	[ "$(cat out)" = HELLO ]
 	eventually 5 gone far-in
-	[ "$(field far-in SPIPE_KEY)" = mail.key ]
+	eventually 5 is_field far-in SPIPE_KEY mail.key
 	inside systemctl stop spipe-far-in.socket spipe-mail-out.socket
 	cat table >"$ROOT/spipetab"
 	inside systemctl daemon-reload
@@ -663,7 +663,7 @@ withstands() {
 	[ "$(instances mail-in)" -eq 0 ]
 	eventually 5 not alive "${pids[1]}"
 	exec 5>&-
-	[ "$(field mail-in SPIPE_RESULT)" = terminated ]
+	eventually 5 is_field mail-in SPIPE_RESULT terminated
 	inside systemctl start spipe-mail-in.socket
 	# with accept=yes, connections go on
 	hold_tunnel 8115 mail
@@ -680,7 +680,7 @@ withstands() {
 	[ -z "$output" ]
 	run ! inside pgrep spipe-dec
 	[ ! -e "$ROOT/shared/front.sock" ]
-	[ "$(field each SPIPE_RESULT)" = terminated ]
+	eventually 5 is_field each SPIPE_RESULT terminated
 	inside systemctl start spipe-mail-in.socket
 	[ "$(ask 8100 mail)" = HELLO ]
 }
