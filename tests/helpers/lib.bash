@@ -24,8 +24,9 @@ setup_test() {
 	cd "$BATS_TEST_TMPDIR" || return
 	umask 077
 	export LC_ALL=C TMPDIR=$BATS_TEST_TMPDIR
-	# The leak check of sanitized builds traces the process, which our programs do not let it.
-	export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}
+	# The leak check of sanitized builds traces the process, which our programs do not let it. Nor is the limit on
+	# core dumps theirs to set.
+	export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:disable_coredump=0}
 	unset CREDENTIALS_DIRECTORY LISTEN_FDS LISTEN_PID LISTEN_FDNAMES NOTIFY_SOCKET JOURNAL_STREAM
 	unset REMOTE_ADDR REMOTE_PORT REMOTE_HOST TCPREMOTEIP TCPREMOTEPORT SOCAT_PEERADDR SOCAT_PEERPORT
 	head -c 32 /dev/urandom >key
