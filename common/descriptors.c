@@ -97,7 +97,8 @@ static void find_others(struct descriptors *found, int first)
 		most = DESCRIPTORS_LOOKED_AT;
 	for (int fd = 0; fd < most; fd++)
 		all[fd].fd = fd;
-	poll(all, (nfds_t)most, 0);
+	if (poll(all, (nfds_t)most, 0) == -1)
+		return; /* none is known to be inherited */
 	for (int fd = first; fd < most; fd++)
 		found->others[fd] = (all[fd].revents & POLLNVAL) == 0;
 	if (found->ucspi)

@@ -37,6 +37,11 @@ systemd_prepare() {
 	: >"$ROOT/spipetab"
 	printf '[Unit]\nRequires=sockets.target\nAfter=sockets.target\n' >"$ROOT/units/test.target"
 	ln -s /dev/null "$ROOT/units/systemd-firstboot.service"
+	# As in lib.bash, for the programs of a sanitized build.
+	if grep -q __asan_init "$DEC"; then
+		mkdir "$ROOT/units/spipe-.service.d"
+		printf '[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0:disable_coredump=0\n' >"$ROOT/units/spipe-.service.d/99-sanitizer.conf"
+	fi
 }
 
 # network_up [PROGRAM...]: a network that only has a loopback, for tests with fixed ports. Sets CANNOT, and does nothing
