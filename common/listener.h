@@ -10,6 +10,11 @@
 #include "outcome.h"
 #include "report.h"
 
+/* The defaults of the limits below, for the options and for spipetab. */
+#define LISTENER_CONNECTIONS 200
+#define LISTENER_STRANGERS 200
+#define LISTENER_PER_SOURCE 50
+
 /* How many connections a listener serves at once, and how long it waits for one. */
 struct listener_limits {
 	unsigned connections; /* whose peers have proved a key; or all, if there are no strangers */

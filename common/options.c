@@ -12,9 +12,6 @@
 #include "wait.h"
 
 #define TIMEOUT_DEFAULT (5 * SECOND)
-#define CONNECTIONS_DEFAULT 200
-#define STRANGERS_DEFAULT 200
-#define PER_SOURCE_DEFAULT 50
 #define COUNT_MOST 65535
 
 enum value { NONE, REQUIRED, OPTIONAL };
@@ -225,9 +222,9 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 
 	*options = (struct options){ .timeout = TIMEOUT_DEFAULT,
 		.keys = keys,
-		.limits = { .connections = CONNECTIONS_DEFAULT,
-		    .strangers = role == ROLE_DEC ? STRANGERS_DEFAULT : 0,
-		    .per_source = PER_SOURCE_DEFAULT } };
+		.limits = { .connections = LISTENER_CONNECTIONS,
+		    .strangers = role == ROLE_DEC ? LISTENER_STRANGERS : 0,
+		    .per_source = LISTENER_PER_SOURCE } };
 	if (keys == NULL)
 		return fail(outcome, EX_OSERR, "out of memory");
 	while (next < argc && argv[next][0] == '-' && argv[next][1] != '\0') {

@@ -8,13 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "listener.h"
+
 #ifndef BINDIR
 #define BINDIR "/usr/local/bin"
 #endif
 
-#define DEFAULT_MAXCONN 200
-#define DEFAULT_STRANGERS 200
-#define DEFAULT_PERSOURCE 50
 #define DEFAULT_EXIT_IDLE "300"
 #define TARGET_SOCKET "/run/target.sock" /* where the services find their UNIX target */
 
@@ -139,7 +138,7 @@ static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
 /* A service per connection. */
 static void put_accept_yes(FILE *unit, const struct tunnel *tunnel)
 {
-	unsigned most = tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN);
+	unsigned most = tunnel_number(tunnel, TUNNEL_MAXCONN, LISTENER_CONNECTIONS);
 	/* strangers can connect to spipe-dec only */
 	unsigned per_source = tunnel->role == ROLE_DEC ? (most + 3) / 4 : 0;
 
@@ -226,10 +225,10 @@ static void put_keys(FILE *unit, const struct tunnel *tunnel)
 static void put_limits_on_connections(FILE *unit, const struct tunnel *tunnel,
     const char *exit_idle)
 {
-	fprintf(unit, " -n %u", tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN));
+	fprintf(unit, " -n %u", tunnel_number(tunnel, TUNNEL_MAXCONN, LISTENER_CONNECTIONS));
 	if (tunnel->role == ROLE_DEC) {
-		unsigned strangers = tunnel_number(tunnel, TUNNEL_STRANGERS, DEFAULT_STRANGERS);
-		unsigned per_source = tunnel_number(tunnel, TUNNEL_PERSOURCE, DEFAULT_PERSOURCE);
+		unsigned strangers = tunnel_number(tunnel, TUNNEL_STRANGERS, LISTENER_STRANGERS);
+		unsigned per_source = tunnel_number(tunnel, TUNNEL_PERSOURCE, LISTENER_PER_SOURCE);
 
 		if (per_source == 0 || per_source > strangers)
 			per_source = strangers;
@@ -292,10 +291,11 @@ static void put_program(FILE *unit, const struct tunnel *tunnel, const char *exi
 static void put_limits(FILE *unit, const struct tunnel *tunnel)
 {
 	bool one_service = tunnel_one_service(tunnel);
-	unsigned connections = one_service ? tunnel_number(tunnel, TUNNEL_MAXCONN, DEFAULT_MAXCONN)
-					   : 1;
+	unsigned connections = one_service
+	    ? tunnel_number(tunnel, TUNNEL_MAXCONN, LISTENER_CONNECTIONS)
+	    : 1;
 	unsigned strangers = one_service && tunnel->role == ROLE_DEC
-	    ? tunnel_number(tunnel, TUNNEL_STRANGERS, DEFAULT_STRANGERS)
+	    ? tunnel_number(tunnel, TUNNEL_STRANGERS, LISTENER_STRANGERS)
 	    : 0;
 	/* strangers who make room for others may take a moment to go */
 	unsigned places = connections + 2 * strangers;
