@@ -148,6 +148,7 @@ installed() {
 	END
 	chmod +x cc
 	touch found
+	unset WITH_IPSEC_MB # make check exports what it was given
 	uses() { # MACHINE HEADER LIBRARY VARIABLE...
 		MACHINE=$1 HEADER=$2 LIBRARY=$3 make -n -C "$TREE" BUILD="$PWD/b" CC="$PWD/cc" "${@:4}" all >commands
 		grep -q -e -DWITH_IPSEC_MB commands
