@@ -46,7 +46,7 @@ def build(*sources):
 
 # --- from inside ----------------------------------------------------------------------------------------
 
-TRY = "tests/unit/walls.c", "common/sandbox.c"
+TRY = "tests/unit/sandbox.c", "common/sandbox.c"
 
 
 @case

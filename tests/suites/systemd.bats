@@ -436,7 +436,7 @@ failed_credentials() {
 	ask 8109 mail "" | grep -x hosts
 }
 
-@test "systemd: what the walls leave of the world" {
+@test "systemd: what a service can still see and write" {
 	local pid
 	echo_server 127.0.0.1:9000
 	near_background spipe -t 127.0.0.1:8100 -k mail </dev/zero >/dev/null

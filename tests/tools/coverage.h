@@ -22,7 +22,7 @@ static inline void __attribute__((noreturn)) coverage_exit(int status)
 	_exit(status);
 }
 
-/* Behind the sandbox there is no file to write them to. Of its two walls the first is left out for that. */
+/* No file can be opened inside the sandbox: Landlock is left out, and the counts are written before the filter is set. */
 #define syscall(number, ...) \
 	((number) == __NR_landlock_restrict_self ? 0 : syscall(number, __VA_ARGS__))
 #define prctl(what, ...) \

@@ -1,10 +1,10 @@
 /*
- * The sandbox, tried from inside: every attempt is made in a child, once without the walls (to show that it would
- * work) and once behind them, where it must be refused or fatal.
+ * The sandbox, tried from inside. Each attempt is made twice, in a child of its own: outside the sandbox, to show that
+ * it would work, and inside, where it must be refused or fatal.
  *
- *	walls try		one line an attempt: NAME, what happened without, what happened behind
- *	walls list		name each system call that the filter lets through and should not; 0 when there is none
- *	walls use		do what the relay does, behind the walls; 0 when all of it works
+ *	sandbox try		one line for each attempt: its name, the result outside, the result inside
+ *	sandbox list		name each system call that the filter allows and should not; exit status 0 if there is none
+ *	sandbox use		do what the relay does, inside the sandbox; exit status 0 if all of it works
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -276,7 +276,7 @@ static void enter(void)
 }
 
 /* How an attempt ended, as a word: works, EPERM, killed (by SIGSYS) or the error's number. */
-static const char *outcome(const struct attempt *attempt, int walls)
+static const char *outcome(const struct attempt *attempt, int inside)
 {
 	static char text[32];
 	pid_t pid = fork();
@@ -285,7 +285,7 @@ static const char *outcome(const struct attempt *attempt, int walls)
 	if (pid == 0) {
 		setpgid(0, 0); /* kill(0, ...) is for us alone */
 		signal(SIGSYS, SIG_DFL);
-		if (walls)
+		if (inside)
 			enter();
 		_exit(attempt->try() == -1 ? errno : 0);
 	}
@@ -341,8 +341,8 @@ static int try_all(void)
 	return 0;
 }
 
-/* Let through, in some form, with no regard to their arguments. A call more here is a hole more in the wall. */
-static const long let_through[] = {
+/* Allowed whatever their arguments are. Each call added here makes the sandbox weaker. */
+static const long allowed[] = {
 	__NR_ppoll, __NR_recvfrom, __NR_read, __NR_write, __NR_sched_yield, __NR_shutdown,
 	__NR_close, __NR_recvmsg, __NR_getpeername, __NR_getsockname, __NR_clock_gettime,
 	__NR_getrandom, __NR_brk, __NR_munmap, __NR_mremap, __NR_madvise, __NR_mlock2, __NR_futex,
@@ -352,21 +352,21 @@ static const long let_through[] = {
 	__NR_poll,
 #endif
 #ifdef __x86_64__
-	335, 336, /* uretprobe, uprobe: not for programs to call, and not seccomp's business */
+	335, 336, /* uretprobe, uprobe: the kernel's own, which seccomp does not filter */
 #endif
 };
 
-static int is_let_through(long number)
+static int is_allowed(long number)
 {
-	for (size_t i = 0; i < sizeof(let_through) / sizeof(let_through[0]); i++)
-		if (number == let_through[i])
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
+		if (number == allowed[i])
 			return 1;
 	return 0;
 }
 
 /*
- * Every number with arguments that no call can do anything with, one child each: what does not come back as EPERM got
- * through the filter.
+ * Makes every system call by its number, each in a child of its own, with arguments that are good for nothing. The
+ * filter allows a call that does not fail with EPERM.
  */
 static int list(void)
 {
@@ -385,15 +385,15 @@ static int list(void)
 		waitpid(pid, &status, 0);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 250)
 			return 1;
-		if ((WIFEXITED(status) && WEXITSTATUS(status) == 99) || is_let_through(number))
+		if ((WIFEXITED(status) && WEXITSTATUS(status) == 99) || is_allowed(number))
 			continue;
-		printf("system call %ld is let through\n", number);
+		printf("system call %ld is allowed\n", number);
 		wrong = 1;
 	}
 	return wrong;
 }
 
-/* What a relay does has to go on working: the allow-list is not to be trusted if nothing works. */
+/* What a relay does must still work: a sandbox that forbids everything would pass the other tests. */
 static int use(void)
 {
 	int pair[2], value = 1, type;
@@ -421,6 +421,6 @@ int main(int argc, char **argv)
 		return list();
 	if (argc == 2 && strcmp(argv[1], "use") == 0)
 		return use();
-	fprintf(stderr, "usage: walls try|list|use\n");
+	fprintf(stderr, "usage: sandbox try|list|use\n");
 	return 64;
 }
