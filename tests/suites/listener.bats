@@ -9,6 +9,25 @@ echo_server() {
 	target=127.0.0.1:$port
 }
 
+# serve_echo [OPTION...]: a listening spipe-dec in front of an echo server. Sets $target, $port, and $dec to its pid.
+serve_echo() {
+	echo_server
+	serve dec "$DEC" -k key -t "$target" "$@"
+	dec=$!
+}
+
+# serve_echo_from_copy: the same with ./spipe-dec, a copy that can be replaced or removed.
+serve_echo_from_copy() {
+	cp "$DEC" spipe-dec
+	DEC=./spipe-dec serve_echo
+}
+
+# ends_well PID: it ends soon, with status 0.
+ends_well() {
+	ended 5 "$1"
+	[ "$status" -eq 0 ]
+}
+
 # children PID: the pids of its children.
 children() {
 	local pids
@@ -24,6 +43,12 @@ has_children() {
 # ask PORT TEXT: send TEXT through a spipe-enc of its own, and print what comes back.
 ask() {
 	printf '%s\n' "$2" | "$ENC" -k key -t "127.0.0.1:$1"
+}
+
+# echoes PORT TEXT: TEXT comes back, and the connection ends well.
+echoes() {
+	run -0 ask "$1" "$2"
+	[ "$output" = "$2" ]
 }
 
 # holder NAME PORT: a connection that stays open; what is written to NAME.in goes through it, to NAME.out.
@@ -111,24 +136,19 @@ time.sleep(1000)
 }
 
 @test "SIGTERM breaks every connection and the listener ends with status 0" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$!
+	serve_echo
 	holder one "$port"
 	local one=$!
 	answers one
 	kill -TERM "$dec"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 	ended 5 "$one"
 	[ "$status" -eq 74 ]
 	run ! ask "$port" hello
 }
 
 @test "SIGUSR2 hands the socket over: no new connections, and the old ones go on" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$!
+	serve_echo
 	holder one "$port"
 	local one=$!
 	answers one
@@ -140,15 +160,11 @@ time.sleep(1000)
 	answers one
 	alive "$dec"
 	kill -TERM "$one"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 }
 
 @test "SIGHUP executes the program that is there now, and no connection notices" {
-	echo_server
-	cp "$DEC" spipe-dec
-	serve dec ./spipe-dec -k key -t "$target"
-	local dec=$!
+	serve_echo_from_copy
 	holder one "$port"
 	local one=$!
 	answers one
@@ -158,28 +174,22 @@ time.sleep(1000)
 	kill -HUP "$dec"
 	eventually 5 test "/proc/$dec/exe" -ef spipe-dec
 	answers one
-	run -0 ask "$port" new
-	[ "$output" = new ]
+	echoes "$port" new
 	has_children "$dec" 1
 	alive "$one"
 	kill -TERM "$dec"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 	ended 5 "$one"
 	[ "$status" -eq 74 ]
 }
 
 @test "SIGHUP without a program to execute is said, and the old one goes on" {
-	echo_server
-	cp "$DEC" spipe-dec
-	serve dec ./spipe-dec -k key -t "$target"
-	local dec=$!
+	serve_echo_from_copy
 	run -0 ask "$port" before
 	rm spipe-dec
 	kill -HUP "$dec"
 	eventually 5 grep -q 'cannot reload: ./spipe-dec: No such file or directory' dec.err
-	run -0 ask "$port" after
-	[ "$output" = after ]
+	echoes "$port" after
 }
 
 @test "SIGHUP from a terminal that hangs up ends the listener" {
@@ -203,9 +213,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 }
 
 @test "a listener that is killed leaves its connections alone" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$!
+	serve_echo
 	holder one "$port"
 	local one=$!
 	answers one
@@ -219,22 +227,17 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 }
 
 @test "--exit-idle ends a listener without connections, not one with" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target" --exit-idle 0.3
-	local dec=$!
+	serve_echo --exit-idle 0.3
 	holder one "$port"
 	local one=$!
 	answers one
 	run ! eventually 1 not alive "$dec"
 	kill -TERM "$one"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 }
 
 @test "-n: the next connection waits until one has ended" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target" -n 2
-	local dec=$!
+	serve_echo -n 2
 	holder one "$port"
 	local one=$!
 	holder two "$port"
@@ -250,36 +253,35 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	alive "$dec"
 }
 
+# made_room N: spipe-dec has closed N connections of strangers for newer ones.
+made_room() {
+	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq "$1" ]
+}
+
 @test "--max-strangers: the oldest stranger makes room, a holder never does" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target" --max-strangers 3 -o 60
-	local dec=$!
+	serve_echo --max-strangers 3 -o 60
 	holder one "$port"
 	answers one
 	silent 10 127.0.0.1 silent.ready "$port"
+	eventually 5 made_room 7
 	eventually 5 has_children "$dec" 4
-	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq 7 ]
-	run -0 ask "$port" hello
-	[ "$output" = hello ]
+	echoes "$port" hello
 	answers one
 	eventually 5 has_children "$dec" 3
 }
 
 @test "--max-strangers-per-source: one source's strangers make room for each other only" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target" --max-strangers-per-source 2 -o 60
-	local dec=$!
+	serve_echo --max-strangers-per-source 2 -o 60
 	silent 1 127.0.0.9 quiet.ready "$port"
 	silent 5 127.0.0.8 loud.ready "$port"
+	eventually 5 made_room 3
 	eventually 5 has_children "$dec" 3
-	[ "$(grep -c 'to make room for newer connections' dec.err)" -eq 3 ]
 	run -0 ask "$port" hello
 	eventually 5 has_children "$dec" 3
 }
 
-@test "a hundred connections of one holder are no strangers" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target" --max-strangers 2 --max-strangers-per-source 1
+@test "connections of a holder do not count as strangers" {
+	serve_echo --max-strangers 2 --max-strangers-per-source 1
 	for i in $(seq 20); do
 		holder "h$i" "$port"
 		answers "h$i"
@@ -320,9 +322,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 }
 
 @test "a holder's records are all there, however many strangers its source had" {
-	echo_server
-	serve dec "$DEC" --verbose -k key -t "$target"
-	local dec=$!
+	serve_echo --verbose
 	for i in $(seq 12); do
 		head -c 1 /dev/zero | nc -N 127.0.0.1 "$port" >nc.out
 		eventually 5 has_children "$dec" 0
@@ -346,23 +346,19 @@ s.close()' "$port"
 
 @test "the listener connects to an IP address itself, and a launcher of the child looks up a name" {
 	local child
-	echo_server
-	serve dec "$DEC" -k key -t "$target" -o 60
-	local listener=$!
+	serve_echo -o 60
 	silent 1 127.0.0.2 one "$port"
-	eventually 5 has_children "$listener" 1
-	child=$(children "$listener")
+	eventually 5 has_children "$dec" 1
+	child=$(children "$dec")
 	eventually 5 grep -q '^Seccomp:.*2' "/proc/$child/status"
 	has_children "$child" 0
-	run -0 ask "$port" hello
-	[ "$output" = hello ]
+	echoes "$port" hello
 	serve named "$DEC" -k key -t "localhost:${target#*:}" -o 60
-	listener=$!
+	local named=$!
 	silent 1 127.0.0.2 two "$port"
-	eventually 5 has_children "$listener" 1
-	eventually 5 has_children "$(children "$listener")" 1
-	run -0 ask "$port" hello
-	[ "$output" = hello ]
+	eventually 5 has_children "$named" 1
+	eventually 5 has_children "$(children "$named")" 1
+	echoes "$port" hello
 }
 
 @test "a target that the listener cannot connect to is named, with the reason" {
@@ -413,9 +409,8 @@ s.close()' "$port"
 }
 
 @test "ps shows whom each process serves" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$! child
+	local child
+	serve_echo
 	holder one "$port"
 	answers one
 	child=$(children "$dec")
@@ -448,8 +443,7 @@ s.close()' "$port"
 
 @test "a command serves a listener's connections as well" {
 	serve dec "$DEC" -k key -- cat
-	run -0 ask "$port" hello
-	[ "$output" = hello ]
+	echoes "$port" hello
 }
 
 @test "neither a child nor its command keeps a descriptor of the listener" {
@@ -514,16 +508,13 @@ except ConnectionResetError:
 	local client=$!
 	eventually 5 grep -q 'cannot fork' dec.err
 	kill -TERM "$dec"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 	ended 5 "$client"
 	[ "$status" -eq 3 ]
 }
 
 @test "SIGHUP after SIGUSR2 disturbs no connection" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$!
+	serve_echo
 	holder one "$port"
 	local one=$!
 	answers one
@@ -537,21 +528,17 @@ except ConnectionResetError:
 	eventually 5 has_lines dec.err 2
 	answers one
 	kill -TERM "$one"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 }
 
 @test "SIGTERM ends a connection whose process is stopped" {
-	echo_server
-	serve dec "$DEC" -k key -t "$target"
-	local dec=$!
+	serve_echo
 	holder one "$port"
 	local one=$!
 	answers one
 	kill -STOP "$(children "$dec")"
 	kill -TERM "$dec"
-	ended 5 "$dec"
-	[ "$status" -eq 0 ]
+	ends_well "$dec"
 	ended 5 "$one"
 	[ "$status" -eq 74 ]
 }
