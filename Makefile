@@ -1,19 +1,13 @@
 # spipe-filters, for GNU make. The variables that a packager may set come first.
 
-# make deps TARGET...: make the other targets afterwards, in a make of their own, because what is
-# installed decides how the programs are built.
-ifneq ($(and $(filter deps,$(MAKECMDGOALS)),$(filter-out deps,$(MAKECMDGOALS))),)
-$(filter-out deps,$(MAKECMDGOALS)): again
-again: deps
-	$(MAKE) $(filter-out deps,$(MAKECMDGOALS))
-# The demo needs less than the tests.
-ifeq ($(strip $(filter-out deps,$(MAKECMDGOALS))),demo)
-GROUPS ?= build demo
+# make deps installs packages while this file is read, because what is installed decides how the programs
+# are built: make deps check is the same as make deps, then make check.
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+$(shell tests/tools/deps $(GROUPS) >&2)
+ifneq ($(.SHELLSTATUS),0)
+$(error make deps failed)
 endif
-deps:
-	tests/tools/deps $(GROUPS)
-.PHONY: deps again $(MAKECMDGOALS)
-else
+endif
 
 VERSION = 1.0.0
 PREFIX ?= /usr/local
@@ -22,10 +16,9 @@ MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 BUILD ?= build
 CFLAGS ?= -O2 -g
-PKG_CONFIG ?= pkg-config
 INSTALL ?= install
 
-WITH_SYSTEMD ?= $(shell $(PKG_CONFIG) --exists systemd 2>/dev/null && echo yes || echo no)
+WITH_SYSTEMD ?= $(if $(wildcard /lib/systemd/systemd /usr/lib/systemd/systemd),yes,no)
 # Several packets at the same time in bulk transfers: Intel's static library, for x86-64.
 WITH_IPSEC_MB ?= $(shell $(CC) -dumpmachine | grep -q '^x86_64' && \
 	$(CC) -E -include intel-ipsec-mb.h -x c /dev/null >/dev/null 2>&1 && \
@@ -34,6 +27,8 @@ STATIC ?= no         # half the start-up time; the linker's warnings are harmles
 SANDBOX ?= yes       # no: only for valgrind and gcov
 SANITIZE ?= no       # AddressSanitizer and UndefinedBehaviorSanitizer
 WERROR ?= no
+# Packagers have their own value of _FORTIFY_SOURCE in CPPFLAGS. AddressSanitizer sees more without it.
+CPPFLAGS ?= $(if $(call yes,$(SANITIZE)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
@@ -64,8 +59,6 @@ flags += -DNO_SANDBOX
 endif
 ifneq ($(call yes,$(SANITIZE)),)
 flags += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-else
-flags += -D_FORTIFY_SOURCE=2
 endif
 ifneq ($(call yes,$(STATIC)),)
 link += -static
@@ -146,9 +139,8 @@ check-long: all $(unit)
 demo: all
 	BUILD=$(BUILD) tests/tools/demo
 
-# With names of groups: make deps GROUPS="build check lint bench fuzz"
-deps:
-	tests/tools/deps $(GROUPS)
+deps: # done above; with names of groups: make deps GROUPS="build check lint bench fuzz"
+	@:
 
 bench: all
 	BUILD=$(BUILD) BENCH=$(BENCH) tests/bench/run
@@ -227,4 +219,3 @@ FORCE:
 .PHONY: all check check-long demo deps bench lint fuzz coverage mutants install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
-endif

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
-# make deps: what it leaves of the daemons that its packages bring. With a package manager that only pretends.
+# make deps: what it leaves of the daemons that its packages bring, and what is built afterwards. With a package manager
+# that only pretends.
 
 load ../helpers/lib
 
@@ -38,4 +39,30 @@ load ../helpers/lib
 	sed -i '$aexit 100' bin/apt-get
 	run ! "$TESTS/tools/deps" demo
 	[ "$(grep -c ' disable ' calls)" -eq 2 ]
+}
+
+@test "deps: make sees what was installed, and builds nothing without it" {
+	unset MAKEFLAGS MFLAGS MAKEOVERRIDES WITH_IPSEC_MB
+	mkdir -p tests/tools common
+	cp "$TESTS/../Makefile" .
+	touch common/crypto.c
+	cat >cc <<-'END'
+		#!/bin/sh
+		case $* in
+		-dumpmachine) echo x86_64-linux-gnu ;;
+		-print-file-name=* | *intel-ipsec-mb.h*) echo "$PWD/installed"; [ -e installed ] ;;
+		esac
+	END
+	printf '#!/bin/sh\necho "$*" >installed\n' >tests/tools/deps
+	chmod +x cc tests/tools/deps
+	compile=(make BUILD=b CC="$PWD/cc" GROUPS='build lint' b/common/crypto.o)
+	"${compile[@]}" >before
+	not grep -q -e -DWITH_IPSEC_MB before
+	"${compile[@]}" deps >after
+	grep -q -e -DWITH_IPSEC_MB after
+	[ "$(cat installed)" = 'build lint' ]
+	printf '#!/bin/sh\nexit 69\n' >tests/tools/deps
+	not "${compile[@]}" -B deps >failed 2>err
+	not grep crypto failed
+	grep -q 'make deps failed' err
 }

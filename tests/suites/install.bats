@@ -160,3 +160,14 @@ installed() {
 	not uses aarch64-linux-gnu "$PWD/found" "$PWD/found"
 	uses aarch64-linux-gnu "$PWD/nowhere" libIPSec_MB.a WITH_IPSEC_MB=yes
 }
+
+@test "a packager's _FORTIFY_SOURCE replaces ours" {
+	unset CPPFLAGS
+	make -n -C "$TREE" BUILD="$PWD/b" all >commands
+	grep -q -e '-D_FORTIFY_SOURCE=2' commands
+	make -n -C "$TREE" BUILD="$PWD/b" CPPFLAGS=-D_FORTIFY_SOURCE=3 all >commands
+	grep -q -e '-D_FORTIFY_SOURCE=3' commands
+	not grep -q -e '-D_FORTIFY_SOURCE=2' commands
+	make -n -C "$TREE" BUILD="$PWD/b" SANITIZE=yes all >commands
+	not grep -q FORTIFY commands
+}
