@@ -149,6 +149,25 @@ near_background() {
 	background nsenter -t "$NETWORK" -n -m --wdns="$PWD" -- "$@"
 }
 
+# listens PORT: somebody listens on this port, in that network.
+listens() {
+	[ -n "$(near ss -Hltn "sport = :$1")" ]
+}
+
+# new_keys FILE...: keys in etc-spipe, below $ROOT.
+new_keys() {
+	local key
+	for key; do
+		head -c 32 /dev/urandom >"$ROOT/etc-spipe/$key"
+		chmod 600 "$ROOT/etc-spipe/$key"
+	done
+}
+
+# journal_of_failure: for teardown; when the test has failed, the last lines of the journal.
+journal_of_failure() {
+	[ -n "${BATS_TEST_COMPLETED:-}" ] || inside journalctl -q --no-pager -n 30
+}
+
 # journal UNIT [FIELD=VALUE...]: the journal of all units that match, as lines of JSON.
 journal() {
 	local unit=$1

@@ -9,8 +9,7 @@ setup_file() {
 	systemd_prepare
 	[ -z "${CANNOT:-}" ] || return 0
 	cd "$ROOT" || return
-	head -c 32 /dev/urandom >etc-spipe/key
-	chmod 600 etc-spipe/key
+	new_keys key
 	# A thousand processes start at once on few CPUs: they have the time for it.
 	local more=maxconn=1000,timeout=240 dec=
 	if [ "${SYSTEMD_ACCEPT:-no}" = yes ]; then
@@ -36,7 +35,7 @@ setup() {
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	[ -n "${BATS_TEST_COMPLETED:-}" ] || inside journalctl -q --no-pager -t spipe-enc -t spipe-dec -n 20
+	journal_of_failure
 	rm -f "$ROOT/shared/far.sock"
 	teardown_test
 }

@@ -30,10 +30,6 @@ teardown() {
 	teardown_test
 }
 
-listens() {
-	[ -n "$(near ss -Hltn "sport = :$1")" ]
-}
-
 # Each server gets these, as lines `PORT PROGRAM ARGUMENTS`.
 services() {
 	local path=$PWD

@@ -51,10 +51,6 @@ setup() {
 	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 }
 
-listens() {
-	[ -n "$(near ss -Hltn "sport = :$1")" ]
-}
-
 # recipe TEXT: the one command line in the manual page that contains TEXT.
 recipe() {
 	local line

@@ -9,8 +9,8 @@ setup_file() {
 	systemd_prepare
 	[ -z "${CANNOT:-}" ] || return 0
 	cd "$ROOT" || return
-	random 32 etc-spipe/mail.key
-	chmod 600 etc-spipe/mail.key
+	mkdir etc-spipe/keys
+	new_keys mail.key keys/one
 	cat >spipetab <<-'END'
 		first	dec	8100			127.0.0.1:9000	mail.key
 		second	enc	127.0.0.1:8101		127.0.0.1:8100	mail.key
@@ -20,9 +20,6 @@ setup_file() {
 		piped	enc	127.0.0.1:8106		"exec:/usr/bin/nc -N 127.0.0.1 8100" mail.key
 		unix	dec	/srv/unix.sock		127.0.0.1:9000	mail.key pfs=require,timeout=3
 	END
-	mkdir etc-spipe/keys
-	random 32 etc-spipe/keys/one
-	chmod 600 etc-spipe/keys/one
 	printf '[Socket]\nListenStream=8102\nAccept=yes\n' >units/other.socket
 	printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >units/other@.service
 	for name in stopped running; do
@@ -42,9 +39,7 @@ teardown_file() { systemd_down; }
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then
-		inside journalctl -q --no-pager -n 30
-	fi
+	journal_of_failure
 	teardown_test
 }
 
@@ -185,8 +180,4 @@ new_line() {
 	for name in a b; do
 		[ "$(journal "spipe-move-$name@*" | grep -c '"SPIPE_RESULT":"clean"')" -ge 3 ]
 	done
-}
-
-listens() {
-	[ -n "$(near ss -Hltn "sport = :$1")" ]
 }

@@ -9,12 +9,8 @@ setup_file() {
 	systemd_prepare
 	[ -z "${CANNOT:-}" ] || return 0
 	cd "$ROOT" || return
-	local key
 	mkdir etc-spipe/clients etc-spipe/odd
-	for key in mail.key spipe-dec.key spipe-enc.key clients/alice clients/bob ruled.key wrong; do
-		head -c 32 /dev/urandom >"etc-spipe/$key"
-		chmod 600 "etc-spipe/$key"
-	done
+	new_keys mail.key spipe-dec.key spipe-enc.key clients/alice clients/bob ruled.key wrong
 	echo 'from 192.0.2.0/24' >etc-spipe/ruled.key.conf
 	cp etc-spipe/mail.key shared/else.key
 	# The shipped units, as their comments say.
@@ -57,9 +53,7 @@ setup() {
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then
-		inside journalctl -q --no-pager -n 30
-	fi
+	journal_of_failure
 	rm -f "$ROOT/shared/app.sock"
 	teardown_test
 }
@@ -74,10 +68,6 @@ echo_server() {
 	/*) eventually 5 test -S "$1" ;;
 	*) eventually 5 listens "${1##*:}" ;;
 	esac
-}
-
-listens() {
-	[ -n "$(near ss -Hltn "sport = :$1")" ]
 }
 
 # ask PORT KEY [TEXT]: what real spipe gets back for TEXT (which may be empty). It is patient, as this machine
