@@ -166,6 +166,7 @@ int connection_receive_far(struct connection *c)
 static void peer_proved(struct connection *c)
 {
 	c->report.key = c->ring.key[c->key].name;
+	memcpy(c->report.key_id, c->secrets->handshake.key_id, sizeof(c->report.key_id));
 	c->report.muted = false;
 	listener_proved(c->accepted.channel);
 	title_set(&c->title, "%s: %s %s", c->report.program, c->report.peer, c->report.key);

@@ -88,8 +88,8 @@ static int exchange_failed(const struct handshake *h, struct outcome *outcome)
 		    h->peer);
 	return fail(outcome, EX_NOPERM,
 	    "the %s closed the connection during the handshake: "
-	    "it probably has a different key; see its log",
-	    h->peer);
+	    "it probably has a different key%s%s; see its log",
+	    h->peer, *h->key_id != '\0' ? " than " : "", h->key_id);
 }
 
 static int no_memory(struct outcome *outcome)
@@ -132,6 +132,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 	uint8_t mac[HASH_SIZE];
 
 	h->peer = "server";
+	key_id(secret, h->key_id);
 	if (begin(h, wire, h->nonces, h->nonces + NONCE_SIZE, deadline, outcome) != 0)
 		return -1;
 	hmac_key_set(&h->K, secret, KEY_SIZE);
@@ -144,8 +145,9 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM,
-		    "the server did not prove that it holds the key: "
-		    "it has a different one, or it is not spiped");
+		    "the server did not prove that it holds the key %s: "
+		    "it has a different one, or it is not spiped",
+		    h->key_id);
 	if (check_value(h, outcome) != 0)
 		return -1;
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
@@ -163,11 +165,13 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
 		return exchange_failed(h, outcome);
 	index = handshake_find_key(h, secrets, count);
+	if (index != -1 || count == 1)
+		key_id(secrets[index != -1 ? index : 0], h->key_id);
 	if (index == -1)
 		return fail(outcome, EX_NOPERM,
-		    "the client did not prove that it holds %s: "
+		    "the client did not prove that it holds %s%s: "
 		    "it has a different one, or it is not spiped",
-		    count == 1 ? "the key" : "a key");
+		    count == 1 ? "the key " : "a key", h->key_id);
 	*found = (size_t)index;
 	return check_value(h, outcome);
 }

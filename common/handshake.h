@@ -29,10 +29,11 @@ struct handshake {
 	uint8_t ours[PROOF_SIZE], theirs[PROOF_SIZE];
 	uint8_t shared[DH_SIZE]; /* y_SC */
 	struct stream_keys keys;
-	const char *peer;    /* "server" or "client", for messages */
-	bool nonce_received; /* the peer's */
-	bool pfs;            /* false: send y = 1 */
-	bool require_pfs;    /* refuse a peer without forward secrecy */
+	char key_id[KEY_ID_SIZE]; /* the key's fingerprint; "" while it may be any of several */
+	const char *peer;         /* "server" or "client", for messages */
+	bool nonce_received;      /* the peer's */
+	bool pfs;                 /* false: send y = 1 */
+	bool require_pfs;         /* refuse a peer without forward secrecy */
 	bool forward_secret; /* neither y is guessable; known once the peer has proved its key */
 };
 

@@ -70,7 +70,8 @@ void report_open(struct report *report, const char *program, const char *role, b
 		.notify = -1,
 		.started = time_now(),
 		.peer = "-",
-		.key = "-" };
+		.key = "-",
+		.key_id = "-" };
 	report->messages = wire_is_stderr ? TO_SYSLOG : TO_STDERR;
 	if (wire_is_stderr)
 		open_syslog(program);
@@ -266,9 +267,9 @@ void report_end(struct report *report, const struct outcome *outcome)
 	if (failed && (report->record == NOWHERE || report->messages == TO_STDERR))
 		say(report, report->messages, priority, reason, "");
 	snprintf(fields, sizeof(fields),
-	    "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_BYTES_IN=%llu\n"
+	    "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_KEY_ID=%s\nSPIPE_BYTES_IN=%llu\n"
 	    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n",
-	    report->peer, report->key, (unsigned long long)report->bytes_in,
+	    report->peer, report->key, report->key_id, (unsigned long long)report->bytes_in,
 	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
 	say(report, report->record, priority, text, fields);
 	if (report->journal != -1)

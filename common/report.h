@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "address.h"
+#include "crypto.h"
 #include "outcome.h"
 
 enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
@@ -22,6 +23,7 @@ struct report {
 	bool muted;            /* log nothing: a stranger, of a source with enough records */
 	char peer[128];
 	const char *key;              /* its name, "-" until known */
+	char key_id[KEY_ID_SIZE];     /* its fingerprint, "-" until known */
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 

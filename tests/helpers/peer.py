@@ -42,6 +42,12 @@ def mac(key, data):
     return hmac.digest(key, data, "sha256")
 
 
+def key_id(key):
+    """The fingerprint of a key, as spipectl(8) describes it."""
+    digits = "%012d" % (int.from_bytes(mac(key, b"spipe key id")[:8], "big") % 10**12)
+    return "-".join(digits[i : i + 3] for i in range(0, 12, 3))
+
+
 def big(number):
     return number.to_bytes(Y, "big")
 

@@ -64,7 +64,7 @@ judges_clients() {
 	[ -z "$(spiped_as other)" ]
 	eventually 5 has_lines dec.status $((before + 2))
 	[ "$(tail -n 2 dec.status | sort -u)" = 77 ]
-	[ "$(grep -c '^spipe-dec: .*did not prove that it holds a key' dec.err)" = 2 ]
+	[ "$(grep -c '^spipe-dec: .*did not prove that it holds a key:' dec.err)" = 2 ]
 }
 
 @test "3 keys, -k repeated: spipe, spiped and spipe-enc are each known by their key" {

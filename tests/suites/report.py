@@ -194,7 +194,7 @@ def journal():
         expect_like("SPIPE_SECONDS", found[0].pop("SPIPE_SECONDS"), r"\d+\.\d{3}")
         expect("the entry", found[0], {
             "PRIORITY": "6", "SYSLOG_IDENTIFIER": "spipe-" + role, "SPIPE_ROLE": role, "SPIPE_PEER": run.name,
-            "SPIPE_KEY": "secret", "SPIPE_BYTES_IN": str(len(SEND)), "SPIPE_BYTES_OUT": str(len(REPLY)),
+            "SPIPE_KEY": "secret", "SPIPE_KEY_ID": peer.key_id(run.peer.key), "SPIPE_BYTES_IN": str(len(SEND)), "SPIPE_BYTES_OUT": str(len(REPLY)),
             "SPIPE_RESULT": "clean",
         })
         expect("stderr", run.message, "")
@@ -207,12 +207,13 @@ def journal_results():
     here = Listener(JOURNAL)
     key_file()
 
-    def ended(what, priority, status, got):
+    def ended(what, priority, status, got, message=".*"):
         (code, stderr), found = got, entries(here.rest())
         expect("status (%s)" % what, code, status)
         expect("stderr (%s)" % what, stderr, "")
         expect("entries (%s)" % what, len(found), 1)
         expect("result", found[0].get("SPIPE_RESULT"), what)
+        expect_like("message", found[0]["MESSAGE"], message)
         expect("priority (%s)" % what, found[0]["PRIORITY"], str(priority))
         if status > 0 and not found[0]["MESSAGE"].endswith(" (status %d)" % status):
             raise Wrong("the message has no status: %r" % found[0]["MESSAGE"])
@@ -252,7 +253,8 @@ def journal_results():
         pass
     run.end()
     run.close()
-    ended("refused", NOTICE, 77, (run.status, run.message))
+    wrong_key = r".* key -: .* the client did not prove that it holds the key %s: .*" % peer.key_id(run.key)
+    ended("refused", NOTICE, 77, (run.status, run.message), wrong_key)
     ended("terminated", ERROR, -signal.SIGTERM, relaying(terminate))
 
 

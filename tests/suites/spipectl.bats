@@ -251,7 +251,7 @@ probed() {
 @test "probe: statuses of what can go wrong" {
 	listen server "$DEC" -k key -- cat
 	run -77 "$CTL" probe -k other "127.0.0.1:$port"
-	one_line <(echo "$output") spipectl 'probably has a different key'
+	one_line <(echo "$output") spipectl "probably has a different key than $(fingerprint other)"
 	listen fast "$DEC" -g -k key -- cat
 	listen stranger cat
 	run -77 "$CTL" probe -k other "127.0.0.1:$port"
