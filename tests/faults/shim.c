@@ -32,6 +32,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define CALLS_MOST 30000
@@ -150,7 +151,6 @@ MOVE(send, (int fd, const void *data, size_t size, int flags), (fd, data, size, 
 CALL(ssize_t, -1, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags))
 CALL(int, -1, dup2, (int a, int b), (a, b))
 CALL(int, -1, dup3, (int a, int b, int flags), (a, b, flags))
-CALL(int, -1, pipe2, (int fds[2], int flags), (fds, flags))
 CALL(int, -1, socketpair, (int d, int t, int p, int fds[2]), (d, t, p, fds))
 CALL(int, -1, socket, (int d, int t, int p), (d, t, p))
 CALL(int, -1, connect, (int fd, const struct sockaddr *a, socklen_t size), (fd, a, size))
@@ -161,6 +161,12 @@ CALL(int, -1, getsockname, (int fd, struct sockaddr *a, socklen_t *s), (fd, a, s
 CALL(int, -1, fstat, (int fd, struct stat *st), (fd, st))
 CALL(int, -1, fstatat, (int fd, const char *path, struct stat *st, int flags), (fd, path, st, flags))
 CALL(int, -1, access, (const char *path, int mode), (path, mode))
+CALL(int, -1, faccessat, (int fd, const char *path, int mode, int flags), (fd, path, mode, flags))
+CALL(ssize_t, -1, readlink, (const char *path, char *to, size_t size), (path, to, size))
+CALL(DIR *, NULL, opendir, (const char *path), (path))
+CALL(struct dirent *, NULL, readdir, (DIR *directory), (directory))
+CALL(int, 0, isatty, (int fd), (fd))
+CALL(int, -1, tcgetattr, (int fd, struct termios *modes), (fd, modes))
 CALL(int, -1, close_range, (unsigned a, unsigned b, int flags), (a, b, flags))
 CALL(int, -1, poll, (struct pollfd *p, nfds_t n, int t), (p, n, t))
 CALL(int, -1, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *s), (p, n, t, s))
@@ -175,13 +181,17 @@ CALL(int, fault_kind > 0 ? EAI_SYSTEM : EAI_FAIL, getaddrinfo, (const char *host
 CALL(ssize_t, -1, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 CALL(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags))
 CALL(off_t, -1, lseek, (int fd, off_t offset, int whence), (fd, offset, whence))
+CALL(int, EAI_AGAIN, getnameinfo, (const struct sockaddr *a, socklen_t size, char *host, socklen_t most, char *port,
+    socklen_t most_port, int flags), (a, size, host, most, port, most_port, flags))
+CALL(FILE *, NULL, open_memstream, (char **text, size_t *size), (text, size))
 CALL(FILE *, NULL, fdopen, (int fd, const char *mode), (fd, mode))
 CALL(int, -1, signalfd, (int fd, const sigset_t *set, int flags), (fd, set, flags))
+CALL(int, -1, getrlimit, (__rlimit_resource_t what, struct rlimit *limit), (what, limit))
 CALL(int, -1, setrlimit, (__rlimit_resource_t what, const struct rlimit *limit), (what, limit))
 CALL(int, -1, sigaction, (int n, const struct sigaction *a, struct sigaction *old), (n, a, old))
 CALL(int, -1, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))
 CALL(int, -1, madvise, (void *p, size_t size, int advice), (p, size, advice))
-CALL(int, -1, mlock, (const void *p, size_t size), (p, size))
+CALL(int, -1, mlock2, (const void *p, size_t size, unsigned flags), (p, size, flags))
 CALL(int, -1, munmap, (void *p, size_t size), (p, size))
 CALL(void *, MAP_FAILED, mmap, (void *p, size_t n, int prot, int flags, int fd, off_t o), (p, n, prot, flags, fd, o))
 CALL(int, -1, getentropy, (void *p, size_t size), (p, size))
@@ -266,7 +276,16 @@ int execvp(const char *path, char *const argv[])
 	return result;
 }
 
-/* What dprintf is with _FORTIFY_SOURCE. */
+/* What poll and dprintf are with _FORTIFY_SOURCE. */
+int __poll_chk(struct pollfd *slots, nfds_t count, int time, size_t size)
+{
+	static int (*real)(struct pollfd *, nfds_t, int);
+
+	if (real == NULL)
+		real = (int (*)(struct pollfd *, nfds_t, int))dlsym(RTLD_NEXT, "poll");
+	return hit("poll", FROM) ? -1 : real(slots, count, time);
+}
+
 int __dprintf_chk(int fd, int flag, const char *format, ...)
 {
 	va_list arguments;
@@ -313,6 +332,21 @@ int prctl(int option, ...)
 		a[i] = va_arg(list, unsigned long);
 	va_end(list);
 	return hit("prctl", FROM) ? -1 : real(option, a[0], a[1], a[2], a[3]);
+}
+
+long syscall(long number, ...)
+{
+	static long (*real)(long, ...);
+	long a[6];
+	va_list list;
+
+	if (real == NULL)
+		real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+	va_start(list, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(list, long);
+	va_end(list);
+	return hit("syscall", FROM) ? -1 : real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 void *malloc(size_t size)
