@@ -89,7 +89,7 @@ start_inetd() {
 	services | while read -r port role arguments; do
 		echo "127.0.0.1:$port stream tcp nowait.10000 root $BUILD/spipe-$role spipe-$role $arguments"
 	done >inetd.conf
-	near_background env LD_LIBRARY_PATH="$INETD/usr/lib/$(uname -m)-linux-gnu:$INETD/lib/$(uname -m)-linux-gnu" \
+	near_background env LD_LIBRARY_PATH="$INETD/libs" \
 		"$INETD/usr/sbin/inetd" -i "$PWD/inetd.conf" >inetd.out 2>inetd.err
 	eventually 5 listens 8029
 }

@@ -146,7 +146,7 @@ inetd_works() {
 	[ -x "$INETD/usr/sbin/inetd" ] || skip "no OpenBSD inetd (make deps)"
 	echo_server 22
 	recipe "$1" >inetd.conf
-	near_background env LD_LIBRARY_PATH="$INETD/usr/lib/$(uname -m)-linux-gnu:$INETD/lib/$(uname -m)-linux-gnu" \
+	near_background env LD_LIBRARY_PATH="$INETD/libs" \
 		"$INETD/usr/sbin/inetd" -i "$PWD/inetd.conf" >inetd.out 2>inetd.err
 	eventually 5 listens 8022
 	works
