@@ -31,6 +31,7 @@ WERROR ?= no
 CPPFLAGS ?= $(if $(call yes,$(SANITIZE)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
 LIBDIR ?= $(PREFIX)/lib/spipe-filters# what only units run
 ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty root directory of the services
@@ -117,7 +118,7 @@ $(BUILD)/paths: FORCE
 
 # Programs and units may be started in any directory.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
-$(foreach name,PREFIX BINDIR MANDIR UNITDIR GENERATORDIR LIBDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
+$(foreach name,PREFIX BINDIR MANDIR UNITDIR CATALOGDIR GENERATORDIR LIBDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
 	$(error $(name) must be an absolute path, not $($(name)))))
 endif
 
@@ -190,6 +191,8 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	$(INSTALL) $(BUILD)/spipectl $(DESTDIR)$(BINDIR)
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)
 	$(INSTALL) units/renew $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -d $(DESTDIR)$(CATALOGDIR)
+	$(INSTALL) -m 644 units/spipe-filters.catalog $(DESTDIR)$(CATALOGDIR)
 	units/make-root $(DESTDIR)$(ROOTDIR)
 	$(call pages,5)
 	$(call pages,8)
@@ -207,10 +210,10 @@ uninstall:
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
 	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
-	rm -f $(DESTDIR)$(LIBDIR)/renew
+	rm -f $(DESTDIR)$(LIBDIR)/renew $(DESTDIR)$(CATALOGDIR)/spipe-filters.catalog
 	units/make-root -r $(DESTDIR)$(ROOTDIR)
 	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d $(dir $(DESTDIR)$(ROOTDIR)) \
-		$(DESTDIR)$(LIBDIR) $(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
+		$(DESTDIR)$(CATALOGDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-*

@@ -237,11 +237,9 @@ int connection_close(struct connection *c, bool ended)
 {
 	struct outcome *outcome = &c->outcome;
 
-	if (outcome->signal == SIGUSR2 && c->accepted.channel != -1) {
-		outcome->signal = 0;
-		fail(outcome, EX_TEMPFAIL,
+	if (outcome->signal == SIGUSR2 && c->accepted.channel != -1)
+		fail(outcome, EX_NOPERM,
 		    "closed without proof of a key, to make room for newer connections");
-	}
 	if (ended) {
 		side_close(&c->far);
 		launcher_finish(&c->launcher, time_now() + LAUNCHER_GRACE * SECOND, outcome);

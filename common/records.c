@@ -78,9 +78,7 @@ void records_sum_up(struct records *records, int64_t now, struct report *report)
 		}
 		source_format(&count->source, text, sizeof(text));
 		if (count->left_out > 0)
-			report_warn(report,
-			    "%s: %u more connections that did not prove a key are not in the log",
-			    text, count->left_out);
+			report_left_out(report, text, count->left_out);
 		memset(count, 0, sizeof(*count));
 	}
 }

@@ -170,6 +170,17 @@ void report_warn(struct report *report, const char *format, ...)
 	say(report, report->messages, LOG_WARNING, text, "");
 }
 
+void report_left_out(struct report *report, const char *source, unsigned count)
+{
+	char text[TEXT_SIZE], fields[TEXT_SIZE];
+
+	snprintf(text, sizeof(text),
+	    "%s: %u more connections that did not prove a key are not in the log", source, count);
+	snprintf(fields, sizeof(fields),
+	    "MESSAGE_ID=" REPORT_LEFT_OUT "\nSPIPE_PEER=%s\nSPIPE_LEFT_OUT=%u\n", source, count);
+	say(report, report->messages, LOG_WARNING, text, fields);
+}
+
 static double seconds(const struct report *report)
 {
 	return (double)(time_now() - report->started) / (double)SECOND;
@@ -234,21 +245,34 @@ void report_listening(struct report *report, bool ready, bool progress, const ch
 		say(report, report->messages, LOG_INFO, text, "");
 }
 
-static const char *result_word(const struct outcome *outcome)
+enum { BY_SIGNAL = -1, BY_LIMIT = -2 }; /* in place of an exit status */
+
+const struct result report_results[] = {
+	/* each is explained in units/spipe-filters.catalog */
+	{ EX_OK, "clean", "0af363394fce43deaac4667232ef5a77" },
+	{ EX_USAGE, "usage", "680de2bb44b7409a8c647172872caaa8" },
+	{ EX_UNAVAILABLE, "command", "7e78d2aa987145d08291b9e77c81a8ea" },
+	{ EX_IOERR, "lost", "e609ab3ada474c9faea6bcb48473e121" },
+	{ EX_TEMPFAIL, "timeout", "21981a807e9f4419939f73a40b396152" },
+	{ EX_PROTOCOL, "tampered", "5f73a3a5160a4d078403517bbafee82c" },
+	{ EX_NOPERM, "refused", "d67c22e85e4c48bca3768bdaf287fef4" },
+	{ EX_CONFIG, "key", "35337fdf9add4d2eaf5c49419e6e7731" },
+	{ BY_LIMIT, "limit", "489090dc509643ba944ab33e9816d1aa" },
+	{ BY_SIGNAL, "terminated", "1fc6e7b18e634253b2c04d67d7a9e384" },
+	{ EX_OSERR, "system", "a8436bce7154447f8887fd0841f9a021" },
+	{ 0, NULL, NULL },
+};
+
+static const struct result *find_result(const struct outcome *outcome)
 {
+	const struct result *result = report_results;
+	int status = outcome->status;
+
 	if (outcome->signal != 0)
-		return "terminated";
-	switch (outcome->status) {
-	case EX_OK: return "clean";
-	case EX_USAGE: return "usage";
-	case EX_UNAVAILABLE: return "command";
-	case EX_IOERR: return "lost";
-	case EX_TEMPFAIL: return "timeout";
-	case EX_PROTOCOL: return "tampered";
-	case EX_NOPERM: return "refused";
-	case EX_CONFIG: return "key";
-	default: return "system";
-	}
+		status = status == EX_NOPERM ? BY_LIMIT : BY_SIGNAL;
+	while (result->status != status && result->status != EX_OSERR)
+		result++;
+	return result;
 }
 
 void report_end(struct report *report, const struct outcome *outcome)
@@ -256,6 +280,7 @@ void report_end(struct report *report, const struct outcome *outcome)
 	bool failed = outcome->status != 0;
 	int priority = !failed ? LOG_INFO : outcome->status == EX_NOPERM ? LOG_NOTICE : LOG_ERR;
 	char reason[sizeof(outcome->reason) + 32], text[TEXT_SIZE], fields[TEXT_SIZE];
+	const struct result *result = find_result(outcome);
 
 	if (failed && outcome->signal == 0)
 		snprintf(reason, sizeof(reason), "%s (status %d)", outcome->reason,
@@ -267,10 +292,11 @@ void report_end(struct report *report, const struct outcome *outcome)
 	if (failed && (report->record == NOWHERE || report->messages == TO_STDERR))
 		say(report, report->messages, priority, reason, "");
 	snprintf(fields, sizeof(fields),
-	    "SPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_KEY_ID=%s\nSPIPE_BYTES_IN=%llu\n"
-	    "SPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\nSPIPE_RESULT=%s\n",
-	    report->peer, report->key, report->key_id, (unsigned long long)report->bytes_in,
-	    (unsigned long long)report->bytes_out, seconds(report), result_word(outcome));
+	    "MESSAGE_ID=%s\nSPIPE_RESULT=%s\nSPIPE_PEER=%s\nSPIPE_KEY=%s\nSPIPE_KEY_ID=%s\n"
+	    "SPIPE_BYTES_IN=%llu\nSPIPE_BYTES_OUT=%llu\nSPIPE_SECONDS=%.3f\n",
+	    result->id, result->word, report->peer, report->key, report->key_id,
+	    (unsigned long long)report->bytes_in, (unsigned long long)report->bytes_out,
+	    seconds(report));
 	say(report, report->record, priority, text, fields);
 	if (report->journal != -1)
 		await_journal(report);

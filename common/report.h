@@ -27,6 +27,15 @@ struct report {
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 
+/* The ways in which a connection can end, as its record names them. One without a word ends them. */
+extern const struct result {
+	int status;       /* the exit status; below 0: there is none */
+	const char *word; /* SPIPE_RESULT= */
+	const char *id;   /* MESSAGE_ID= */
+} report_results[];
+
+#define REPORT_LEFT_OUT "827b68886e69421ab87a016fa404eb22" /* MESSAGE_ID= */
+
 /* Find the channels. From here on no message can reach the peer by mistake. */
 void report_open(struct report *, const char *program, const char *role, bool wire_is_stderr);
 
@@ -38,6 +47,9 @@ void report_on(struct report *, const struct peer *, bool near_is_network, bool 
 
 /* Log one line at once about something that is wrong but not fatal. printf-style. */
 void report_warn(struct report *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Log that `count` strangers from `source`, an address or network as text, have left no record. */
+void report_left_out(struct report *, const char *source, unsigned count);
 
 /* Close the channels: in a child, which opens its own. */
 void report_close(struct report *);

@@ -128,10 +128,17 @@ commands() {
 	section LOG | grep -oE 'SPIPE_[A-Z_]+=' >man.words
 	grep -ohE 'SPIPE_[A-Z_]+=' "$ROOT/common/report.c" >code.words
 	same code.words man.words
-	for word in clean usage command system lost timeout tampered refused key terminated; do
+	for word in clean usage command system lost timeout tampered refused limit key terminated; do
 		section LOG | grep -q "^\.Ql $word\\b"
 		grep -q "\"$word\"" "$ROOT/common/report.c"
 	done
+}
+
+@test "log: the journal's catalog explains each MESSAGE_ID" {
+	sed -n 's/^-- //p' "$ROOT/units/spipe-filters.catalog" >catalog.words
+	grep -ohE '"[0-9a-f]{32}"' "$ROOT"/common/report.[ch] | tr -d '"' >code.words
+	same code.words catalog.words
+	[ "$(sort code.words | uniq -d)" = '' ]
 }
 
 @test "key rules: the manual page lists the words that the code knows" {

@@ -22,6 +22,7 @@ installed() {
 		/opt/pipe/bin/spipe-enc
 		/opt/pipe/bin/spipectl
 		/opt/pipe/lib/spipe-filters/renew
+		/opt/pipe/lib/systemd/catalog/spipe-filters.catalog
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
 		/opt/pipe/lib/systemd/system/renew-spipe.path
 		/opt/pipe/lib/systemd/system/renew-spipe.service

@@ -195,7 +195,7 @@ def journal():
         expect("the entry", found[0], {
             "PRIORITY": "6", "SYSLOG_IDENTIFIER": "spipe-" + role, "SPIPE_ROLE": role, "SPIPE_PEER": run.name,
             "SPIPE_KEY": "secret", "SPIPE_KEY_ID": peer.key_id(run.peer.key), "SPIPE_BYTES_IN": str(len(SEND)), "SPIPE_BYTES_OUT": str(len(REPLY)),
-            "SPIPE_RESULT": "clean",
+            "SPIPE_RESULT": "clean", "MESSAGE_ID": "0af363394fce43deaac4667232ef5a77",
         })
         expect("stderr", run.message, "")
         expect("syslog", log.rest(), [])
@@ -204,7 +204,7 @@ def journal():
 @case
 def journal_results():
     """SPIPE_RESULT and the priority for each way in which a connection can end badly."""
-    here = Listener(JOURNAL)
+    here, kinds = Listener(JOURNAL), {}
     key_file()
 
     def ended(what, priority, status, got, message=".*"):
@@ -214,6 +214,7 @@ def journal_results():
         expect("entries (%s)" % what, len(found), 1)
         expect("result", found[0].get("SPIPE_RESULT"), what)
         expect_like("message", found[0]["MESSAGE"], message)
+        expect("who has this MESSAGE_ID", kinds.setdefault(found[0]["MESSAGE_ID"], what), what)
         expect("priority (%s)" % what, found[0]["PRIORITY"], str(priority))
         if status > 0 and not found[0]["MESSAGE"].endswith(" (status %d)" % status):
             raise Wrong("the message has no status: %r" % found[0]["MESSAGE"])
