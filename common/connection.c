@@ -65,6 +65,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 		c->peer.remote = c->accepted.remote; /* the peer has closed already */
 	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
+	c->report.title = &c->title;
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
 	c->secrets = secret_alloc(sizeof(*c->secrets));
 	if (c->secrets == NULL || crypto_start() != 0 || crypto_use_secret_memory() != 0)
@@ -169,7 +170,7 @@ static void peer_proved(struct connection *c)
 	memcpy(c->report.key_id, c->secrets->handshake.key_id, sizeof(c->report.key_id));
 	c->report.muted = false;
 	listener_proved(c->accepted.channel);
-	title_set(&c->title, "%s: %s %s", c->report.program, c->report.peer, c->report.key);
+	title_set(&c->title, "%s: %s key %s", c->report.program, c->report.peer, c->report.key);
 }
 
 int connection_meet_server(struct connection *c)

@@ -405,7 +405,7 @@ static int relay_both(struct state *s)
 		if (s->active)
 			s->last_active = s->now;
 		s->active = false;
-		report_status(s->relay->report);
+		wake_at(s, report_status(s->relay->report));
 		if (obey_signals(s) != 0 || check_limits(s) != 0)
 			return -1;
 		if (s->deserted)

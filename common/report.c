@@ -212,24 +212,31 @@ static void notify(struct report *report, bool ready, const char *status, int fl
 		send(report->notify, message, (size_t)size, MSG_NOSIGNAL | flags);
 }
 
-static void notify_relaying(struct report *report, bool ready, int flags)
+static void tell(struct report *report, bool ready, int flags)
 {
 	char text[TEXT_SIZE];
 
 	describe(report, "relaying", text, sizeof(text));
-	report->notified = time_now();
+	report->told = time_now();
+	report->told_bytes = report->bytes_in + report->bytes_out;
+	if (report->title != NULL)
+		title_set(report->title, "%s: %s", report->program, text);
 	notify(report, ready, text, flags);
 }
 
 void report_ready(struct report *report)
 {
-	notify_relaying(report, true, 0); /* must not be lost, however busy systemd is */
+	tell(report, true, 0); /* must not be lost, however busy systemd is */
 }
 
-void report_status(struct report *report)
+int64_t report_status(struct report *report)
 {
-	if (report->notify != -1 && time_now() - report->notified >= 10 * SECOND)
-		notify_relaying(report, false, MSG_DONTWAIT);
+	if (report->bytes_in + report->bytes_out == report->told_bytes)
+		return NEVER;
+	if (time_now() - report->told < 10 * SECOND)
+		return report->told + 10 * SECOND;
+	tell(report, false, MSG_DONTWAIT);
+	return NEVER;
 }
 
 void report_listening(struct report *report, bool ready, bool progress, const char *format, ...)

@@ -7,20 +7,23 @@
 #include "address.h"
 #include "crypto.h"
 #include "outcome.h"
+#include "title.h"
 
 enum channel { NOWHERE, TO_STDERR, TO_SYSLOG, TO_JOURNAL };
 
 /* Where messages go, and what the connection's record says. Opened before the sandbox. */
 struct report {
-	const char *program;   /* "spipe-dec" */
-	const char *role;      /* "dec" */
-	enum channel messages; /* not stderr where that is the connection */
-	enum channel record;   /* NOWHERE until there is a connection to report on */
-	int journal;           /* socket to the journal, or -1 */
-	int notify;            /* socket to $NOTIFY_SOCKET, or -1 */
-	int64_t started;       /* time_now() */
-	int64_t notified;      /* when STATUS= was last sent */
-	bool muted;            /* log nothing: a stranger, of a source with enough records */
+	const char *program;       /* "spipe-dec" */
+	const char *role;          /* "dec" */
+	enum channel messages;     /* not stderr where that is the connection */
+	enum channel record;       /* NOWHERE until there is a connection to report on */
+	int journal;               /* socket to the journal, or -1 */
+	int notify;                /* socket to $NOTIFY_SOCKET, or -1 */
+	int64_t started;           /* time_now() */
+	const struct title *title; /* of this process, or NULL */
+	int64_t told;              /* when the title and STATUS= were last set ... */
+	uint64_t told_bytes;       /* ... and how many bytes they said, both ways */
+	bool muted;                /* log nothing: a stranger, of a source with enough records */
 	char peer[128];
 	const char *key;              /* its name, "-" until known */
 	char key_id[KEY_ID_SIZE];     /* its fingerprint, "-" until known */
@@ -61,11 +64,14 @@ void report_close(struct report *);
 void report_listening(struct report *, bool ready, bool progress, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Send systemd READY=1: the peer has proved its key and the far side is ready. */
+/* The peer has proved its key and the far side is ready: send systemd READY=1. */
 void report_ready(struct report *);
 
-/* Send systemd STATUS= with the bytes so far, at most once in ten seconds. */
-void report_status(struct report *);
+/*
+ * Have the title and systemd's STATUS= say how many bytes there were, at most once in ten seconds.
+ * Returns when to call this again even if there is no more data; NEVER: there is no need.
+ */
+int64_t report_status(struct report *);
 
 /* SIGUSR1: one line of progress, where the record goes; to stderr where there is no record. */
 void report_progress(struct report *);

@@ -414,7 +414,7 @@ s.close()' "$port"
 	holder one "$port"
 	answers one
 	child=$(children "$dec")
-	[[ "$(ps -o args= -p "$child")" == "spipe-dec: 127.0.0.1:"*" key" ]]
+	[[ "$(ps -o args= -p "$child")" == "spipe-dec: 127.0.0.1:"*" key key: "*" bytes in, "*" bytes out, "*" s: relaying" ]]
 	[[ "$(ps -o args= -p "$dec")" == *"-k key -t $target"* ]]
 	# strangers are not known by a key
 	silent 1 127.0.0.1 silent.ready "$port"
