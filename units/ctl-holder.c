@@ -205,6 +205,19 @@ static void process_name(int pid, char holder[static HOLDER_SIZE])
 	snprintf(holder, HOLDER_SIZE, "%s, pid %d", name, pid);
 }
 
+bool address_is_taken(const struct address_text *address)
+{
+	struct inodes inodes = { .count = 0 };
+
+	if (address->kind == ADDRESS_TCP)
+		return tcp_is_held(address);
+	if (address->kind == ADDRESS_VSOCK)
+		return vsock_is_held(address);
+	/* systemd replaces a socket that nobody listens on */
+	find_unix(&inodes, address->path);
+	return inodes.count > 0;
+}
+
 bool address_is_held(const struct address_text *address, const char *own,
     char holder[static HOLDER_SIZE])
 {
@@ -213,9 +226,7 @@ bool address_is_held(const struct address_text *address, const char *own,
 	int pid;
 
 	snprintf(holder, HOLDER_SIZE, "another process");
-	if (address->kind == ADDRESS_TCP && !tcp_is_held(address))
-		return false;
-	if (address->kind == ADDRESS_VSOCK && !vsock_is_held(address))
+	if (!address_is_taken(address))
 		return false;
 	if (address->kind == ADDRESS_UNIX)
 		find_unix(&inodes, address->path);
@@ -223,8 +234,6 @@ bool address_is_held(const struct address_text *address, const char *own,
 		find_tcp(&inodes, "/proc/net/tcp", strtoul(address->port, NULL, 10));
 		find_tcp(&inodes, "/proc/net/tcp6", strtoul(address->port, NULL, 10));
 	}
-	if (address->kind == ADDRESS_UNIX && inodes.count == 0)
-		return false; /* systemd replaces a socket that nobody listens on */
 	pid = find_process(&inodes);
 	if (pid == 1 || address->kind == ADDRESS_VSOCK) {
 		snprintf(where, sizeof(where), "%s%s", address->kind == ADDRESS_UNIX ? "" : ":",

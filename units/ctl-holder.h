@@ -8,6 +8,9 @@
 
 #define HOLDER_SIZE 128
 
+/* Whether anything listens at this address, or keeps it. Needs root for ports below 1024. */
+bool address_is_taken(const struct address_text *);
+
 /*
  * Whether something other than the systemd unit `own` listens at this address already, so that a
  * socket could not be bound to it. If so, write "spiped, pid 812", "nginx.socket" or, if it cannot be

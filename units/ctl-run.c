@@ -1,6 +1,5 @@
 #include "ctl-run.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,50 +7,57 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static _Noreturn void become(const char *const *words, int out)
+static _Noreturn void become(const char *const *words, int out, bool errors)
 {
 	int null = open("/dev/null", O_RDONLY);
 	char **arguments;
 
 	dup2(null, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
-	dup2(out, STDERR_FILENO);
+	if (errors)
+		dup2(out, STDERR_FILENO);
 	/* execvp changes none of them; its prototype is older than const. */
 	memcpy(&arguments, &words, sizeof(arguments));
 	execvp(arguments[0], arguments);
 	_exit(127);
 }
 
-static void read_all(int fd, FILE *to)
+FILE *run_start(const char *const *words, bool errors, pid_t *pid)
 {
-	char part[4096];
-	ssize_t got;
+	int ends[2];
 
-	while ((got = read(fd, part, sizeof(part))) > 0 || (got == -1 && errno == EINTR))
-		if (got > 0)
-			fwrite(part, 1, (size_t)got, to);
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return NULL;
+	*pid = fork();
+	if (*pid == 0)
+		become(words, ends[1], errors);
+	close(ends[1]);
+	if (*pid != -1)
+		return fdopen(ends[0], "r");
+	close(ends[0]);
+	return NULL;
+}
+
+int run_end(FILE *output, pid_t pid)
+{
+	int status = 0;
+
+	fclose(output);
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 127;
 }
 
 int run_program(const char *const *words, char **output)
 {
-	size_t size;
-	FILE *collected = open_memstream(output, &size);
-	int ends[2], status = 0;
-	pid_t pid = -1;
+	size_t size, got;
+	FILE *collected = open_memstream(output, &size), *from;
+	char part[4096];
+	pid_t pid;
 
 	if (collected == NULL)
 		abort(); /* no memory for an empty string */
-	if (pipe2(ends, O_CLOEXEC) == 0) {
-		pid = fork();
-		if (pid == 0)
-			become(words, ends[1]);
-		close(ends[1]);
-		if (pid != -1)
-			read_all(ends[0], collected);
-		close(ends[0]);
-	}
+	from = run_start(words, true, &pid);
+	while (from != NULL && (got = fread(part, 1, sizeof(part), from)) > 0)
+		fwrite(part, 1, got, collected);
 	fclose(collected);
-	if (pid == -1 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return 127;
-	return WEXITSTATUS(status);
+	return from != NULL ? run_end(from, pid) : 127;
 }
