@@ -327,6 +327,14 @@ def can_look():
 
 
 @case
+def on_the_stack():
+    """What functions leave of secrets on the stack and in registers; `make check` builds the program."""
+    can_look()
+    result = subprocess.run([os.environ["BUILD"] + "/tests/unit/residue"], stdout=subprocess.PIPE, text=True)
+    expect("what is left", (result.returncode, result.stdout), (0, ""))
+
+
+@case
 def nonces():
     """All of a nonce is random: no 4 bytes come twice."""
     for role in held.ROLES:
