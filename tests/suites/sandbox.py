@@ -5,8 +5,10 @@ Those are seen in both roles with all kinds of far side, before and after authen
 """
 
 import ctypes
+import errno
 import os
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -231,6 +233,40 @@ def require_is_content():
     result = subprocess.run([enc, "--sandbox=require", "-k", "key", "--", dec, "--sandbox=require", "-k", "key", "--", "cat"],
                             input=b"hello", stdout=subprocess.PIPE)
     expect("status and output", (result.returncode, result.stdout), (0, b"hello"))
+
+
+def deny_filters():
+    """In a new process: as on a kernel without seccomp filters, setting one fails."""
+    prctl, set_seccomp = {"x86_64": 157, "aarch64": 167}[os.uname().machine], 22
+    program = [
+        (0x20, 0, 0, 0),  # load the call's number
+        (0x15, 0, 3, prctl),  # jump over the next 3 if it is another
+        (0x20, 0, 0, 16),  # load its first argument
+        (0x15, 0, 1, set_seccomp),
+        (0x06, 0, 0, 0x00050000 | errno.EINVAL),
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None)
+    if libc.prctl(38, 1, 0, 0, 0) != 0 or libc.prctl(set_seccomp, 2, filters, 0, 0) != 0:  # 38: no_new_privs
+        os._exit(99)
+
+
+@case
+def without_a_sandbox():
+    """Where the kernel has none, --sandbox=require refuses to run; else there is a warning."""
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        raise Skip("the numbers of this machine's system calls are not known here")
+    os.symlink("secret", "key")
+    enc, dec = os.environ["ENC"], os.environ["DEC"]
+    for option, wanted in (
+        ("require", (71, b"", "spipe-enc: no sandbox: this kernel or build lacks seccomp (status 71)\n")),
+        ("auto", (0, b"hello", "spipe-enc: continuing without a sandbox: this kernel or build lacks seccomp\n")),
+    ):
+        result = subprocess.run([enc, "--sandbox=" + option, "-k", "key", "--", "sh", "-c", '"$0" -k key -- cat 2>dec.err', dec],
+                                input=b"hello", stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=deny_filters)
+        expect(option, (result.returncode, result.stdout, result.stderr.decode()), wanted)
 
 
 if __name__ == "__main__":
