@@ -137,6 +137,9 @@ check: all $(unit)
 check-long: all $(unit)
 	BUILD=$(BUILD) tests/check-long
 
+check-uses: all
+	BUILD=$(BUILD) JOBS=1 tests/check tests/uses/*.bats
+
 demo: all
 	BUILD=$(BUILD) tests/tools/demo
 
@@ -219,6 +222,6 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-*
 
 FORCE:
-.PHONY: all check check-long demo deps bench lint fuzz coverage mutants install uninstall clean FORCE
+.PHONY: all check check-long check-uses demo deps bench lint fuzz coverage mutants install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
