@@ -16,12 +16,12 @@ import threading
 import time
 
 METRICS = 100
+START = int(time.time()) - 1800
 
 
 def batch(sender, number):
     """The next values of a sender's metrics: (name, value, time)."""
-    now = int(time.time())
-    return [("sender%d.metric%d" % (sender, n), 1000 * number + n, now) for n in range(METRICS)]
+    return [("sender%d.metric%d" % (sender, n), 1000 * number + n, START + number) for n in range(METRICS)]
 
 
 def deliver(where, values):
@@ -76,7 +76,10 @@ def stored(whisper, folder, name):
     path = os.path.join(folder, *name.split(".")) + ".wsp"
     if not os.path.exists(path):
         return {}
-    (start, end, step), values = whisper.fetch(path, int(time.time()) - 1800)
+    try:
+        (start, end, step), values = whisper.fetch(path, int(time.time()) - 3000)
+    except whisper.CorruptWhisperFile:  # carbon is about to write it
+        return {}
     return dict(zip(range(start, end, step), values))
 
 
