@@ -26,9 +26,9 @@ systemd_prepare() {
 	export ROOT
 	mkdir -p "$ROOT"/{etc-spipe,units/sockets.target.wants,shared}
 	chmod 755 "$ROOT" "$ROOT/shared"
-	# -o: whatever it was built with, it is not built anew under the feet of other tests
+	# -o: other tests are using these programs, so nothing is rebuilt, whatever they were built with
 	make -s -C "$TESTS/.." install BUILD="$BUILD" DESTDIR="$ROOT" PREFIX=/usr/local -o "$BUILD/spipe-enc" \
-		-o "$BUILD/spipe-dec" -o "$BUILD/spipe-generator" >"$ROOT/install.log" 2>&1 || {
+		-o "$BUILD/spipe-dec" -o "$BUILD/spipe-generator" -o "$BUILD/spipectl" >"$ROOT/install.log" 2>&1 || {
 		cat "$ROOT/install.log"
 		return 1
 	}

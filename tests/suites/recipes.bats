@@ -15,7 +15,7 @@ setup_file() {
 	WORLD=$(mktemp -d /tmp/spipe-recipes.XXXXXX)
 	export WORLD
 	mkdir -p "$WORLD/etc/spipe"
-	# -o: not built anew under the feet of other tests
+	# -o: other tests are using these programs, so nothing is rebuilt
 	env -u MAKEFLAGS -u MFLAGS -u MAKEOVERRIDES make -s -C "$TESTS/.." install BUILD="$BUILD" DESTDIR="$WORLD" \
 		WITH_SYSTEMD=no -o "$BUILD/spipe-enc" -o "$BUILD/spipe-dec" >"$WORLD/install.log" 2>&1 || {
 		cat "$WORLD/install.log"

@@ -173,6 +173,8 @@ exposure() {
 		[ "$(inside systemctl show -P TimeoutStopUSec "$unit.service")" = 5s ]
 		[ "$(inside systemctl show -P SocketBindDeny "$unit.service")" = any ]
 		[ "$(inside systemctl show -P LimitCORE "$unit.service")" = 0 ]
+		[ "$(inside systemctl show -P UMask "$unit.service")" = 0777 ]
+		[ "$(inside systemctl show -P CollectMode "$unit.service")" = inactive-or-failed ]
 		[ "$(inside systemctl show -P NotifyAccess "$unit.service")" = main ]
 	done
 	# a socket must not be turned off by those who connect to it
