@@ -69,16 +69,14 @@ int address_parse(struct address *address, const char *text)
 {
 	char bare[INET6_ADDRSTRLEN + 1];
 	size_t length = strlen(text);
+	bool bracketed = length > 2 && text[0] == '[' && text[length - 1] == ']';
 
 	memset(address, 0, sizeof(*address));
-	if (length > 2 && text[0] == '[' && text[length - 1] == ']') {
-		text++;
+	if (bracketed)
 		length -= 2;
-	}
 	if (length >= sizeof(bare))
 		return -1;
-	memcpy(bare, text, length);
-	bare[length] = '\0';
+	snprintf(bare, sizeof(bare), "%.*s", (int)length, bracketed ? text + 1 : text);
 	if (inet_pton(AF_INET, bare, address->ip) == 1)
 		address->family = AF_INET;
 	else if (inet_pton(AF_INET6, bare, address->ip) == 1)
@@ -110,24 +108,56 @@ static bool is_name(const char *text)
 	    !only(dot != NULL ? dot + 1 : text, DIGITS);
 }
 
+static const char *check_port(const char *text, uint64_t least)
+{
+	uint64_t number;
+
+	return parse_number(text, least, 65535, &number)
+	    ? NULL
+	    : "the port must be a number from 1 to 65535";
+}
+
 /* The host of [host]:port: an IP address, IPv6 with or without %zone. */
 static const char *check_bracketed(char *host)
 {
 	char *zone = strchr(host, '%');
 	bool valid;
 
-	if (zone == NULL)
-		return is_ip(AF_INET6, host) || is_ip(AF_INET, host)
-		    ? NULL
-		    : "what is in the brackets is not an IP address";
-	*zone = '\0';
-	valid = is_ip(AF_INET6, host);
-	*zone++ = '%';
+	if (zone != NULL)
+		*zone = '\0';
+	valid = is_ip(AF_INET6, host) || (zone == NULL && is_ip(AF_INET, host));
+	if (zone != NULL)
+		*zone++ = '%';
 	if (!valid)
-		return "what is in the brackets is not an IPv6 address";
-	if (!only(zone, NAME_CHARS) || strlen(zone) > 15)
+		return "what is in the brackets is not an IP address";
+	if (zone != NULL && (!only(zone, NAME_CHARS) || strlen(zone) > 15))
 		return "what follows % is not the name of a network interface";
 	return NULL;
+}
+
+static const char *check_host(const struct address_text *address)
+{
+	if (strchr(address->host, ':') != NULL)
+		return "an IPv6 address needs brackets: [address]:port";
+	return address->numeric || is_name(address->host) ? NULL : "not a host's name or address";
+}
+
+static const char *split_tcp(struct address_text *address, char *text, uint64_t least_port)
+{
+	bool bracketed = *text == '[';
+	char *end = bracketed ? strstr(text, "]:") : strrchr(text, ':');
+	const char *problem;
+
+	if (end == NULL)
+		return bracketed ? "not [address]:port"
+				 : "not host:port, [address]:port, /path or vsock:CID:port";
+	*end = '\0';
+	address->kind = ADDRESS_TCP;
+	address->host = bracketed ? text + 1 : text;
+	address->port = bracketed ? end + 2 : end + 1;
+	address->numeric = bracketed || is_ip(AF_INET, text);
+	problem = bracketed ? check_bracketed(text + 1) : check_host(address);
+	return problem != NULL ? problem : check_port(address->port, least_port);
 }
 
 static const char *split_vsock(struct address_text *address, char *text, bool host_optional)
@@ -135,10 +165,10 @@ static const char *split_vsock(struct address_text *address, char *text, bool ho
 	char *colon = strchr(text, ':');
 	uint64_t number;
 
-	address->kind = ADDRESS_VSOCK;
-	address->host = text;
 	if (colon != NULL)
 		*colon++ = '\0';
+	address->kind = ADDRESS_VSOCK;
+	address->host = text;
 	address->port = colon;
 	if (colon == NULL || !parse_number(colon, 0, UINT32_MAX - 1, &number) ||
 	    !(parse_number(text, 0, UINT32_MAX, &number) || (host_optional && *text == '\0')))
@@ -146,44 +176,21 @@ static const char *split_vsock(struct address_text *address, char *text, bool ho
 	return NULL;
 }
 
-static const char *split_tcp(struct address_text *address, char *text, uint64_t least_port)
-{
-	char *colon = strrchr(text, ':');
-	const char *problem;
-	uint64_t number;
-
-	address->kind = ADDRESS_TCP;
-	address->host = text;
-	if (*text == '[') {
-		address->host = ++text;
-		address->numeric = true;
-		colon = strchr(text, ']');
-		if (colon == NULL || colon[1] != ':')
-			return "not [address]:port";
-		*colon++ = '\0';
-		problem = check_bracketed(text);
-		if (problem != NULL)
-			return problem;
-	}
-	if (colon == NULL)
-		return "not host:port, [address]:port, /path or vsock:CID:port";
-	*colon++ = '\0';
-	address->port = colon;
-	if (!address->numeric) {
-		address->numeric = is_ip(AF_INET, text);
-		if (strchr(text, ':') != NULL)
-			return "an IPv6 address needs brackets: [address]:port";
-		if (!address->numeric && !is_name(text))
-			return "not a host's name or address";
-	}
-	if (!parse_number(colon, least_port, 65535, &number))
-		return "the port must be a number from 1 to 65535";
-	return NULL;
-}
-
-const char *address_split(struct address_text *address, char *text, bool host_optional)
+/* Copy the text, to be taken apart. Returns the copy, or NULL if no address is so long. */
+static char *copy(struct address_text *address, const char *text)
 {
 	memset(address, 0, sizeof(*address));
+	if (strlen(text) >= sizeof(address->copy))
+		return NULL;
+	return strcpy(address->copy, text); /* NOLINT(*.insecureAPI.strcpy): it fits */
+}
+
+const char *address_split(struct address_text *address, const char *given, bool host_optional)
+{
+	char *text = copy(address, given);
+
+	if (text == NULL)
+		return "too long for an address";
 	if (*text == '/') {
 		address->kind = ADDRESS_UNIX;
 		address->path = text;
@@ -192,26 +199,23 @@ const char *address_split(struct address_text *address, char *text, bool host_op
 	}
 	if (strncmp(text, "vsock:", 6) == 0)
 		return split_vsock(address, text + 6, host_optional);
-	if (host_optional && strspn(text, DIGITS) == strlen(text)) {
-		uint64_t number;
-
+	if (host_optional && only(text, DIGITS)) {
 		address->host = "";
 		address->port = text;
-		return parse_number(text, 1, 65535, &number)
-		    ? NULL
-		    : "the port must be a number from 1 to 65535";
+		return check_port(text, 1);
 	}
 	return split_tcp(address, text, 1);
 }
 
-const char *address_split_local(struct address_text *address, char *text)
+const char *address_split_local(struct address_text *address, const char *given)
 {
+	char *text = copy(address, given);
 	struct address bare;
 	const char *problem;
 
-	memset(address, 0, sizeof(*address));
+	if (text == NULL)
+		return "too long for an address";
 	if (address_parse(&bare, text) == 0) {
-		address->kind = ADDRESS_TCP;
 		address->host = text + strspn(text, "[");
 		text[strcspn(text, "]")] = '\0';
 		address->port = "0";
@@ -226,14 +230,12 @@ const char *address_split_local(struct address_text *address, char *text)
 static int from_variables(struct address *address, const char *name, const char *port_name)
 {
 	const char *text = name == NULL ? NULL : getenv(name);
-	char *end;
-	unsigned long port;
+	uint64_t port;
 
 	if (text == NULL || address_parse(address, text) != 0)
 		return -1;
 	text = getenv(port_name);
-	port = text == NULL ? 0 : strtoul(text, &end, 10);
-	if (text != NULL && *end == '\0' && port <= 65535)
+	if (text != NULL && parse_number(text, 0, 65535, &port))
 		address->port = (uint32_t)port;
 	return 0;
 }

@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define UNIX_PATH_SIZE 108 /* sun_path */
+#define UNIX_PATH_SIZE 108    /* sun_path */
+#define ADDRESS_TEXT_SIZE 320 /* an address is shorter: a name has 253 characters at most */
 
 /* One end of a connection. */
 struct address {
@@ -28,14 +29,14 @@ struct source_network {
 	uint8_t network[8];
 };
 
-/* An address that was given as text, taken apart. */
+/* An address that was given as text, taken apart. The parts point into `copy`. */
 struct address_text {
 	enum { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_VSOCK } kind;
-	const char
-	    *host; /* TCP: a name or address, without brackets; VSOCK: the CID; "": not given */
+	const char *host; /* TCP: name or address, without brackets; VSOCK: CID; "": not given */
 	const char *port; /* TCP, VSOCK: a number */
 	const char *path; /* UNIX: absolute, and short enough for sun_path */
 	bool numeric;     /* TCP: host is an IP address */
+	char copy[ADDRESS_TEXT_SIZE];
 };
 
 /*
@@ -52,17 +53,17 @@ void address_from(struct address *, const struct sockaddr_storage *from, socklen
 int address_parse(struct address *, const char *text);
 
 /*
- * Take apart, in place: `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`,
+ * Take apart `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`,
  * `[1.2.3.4]:port`, `/path`, `vsock:CID:port`. With `host_optional` also `port` and `vsock::port`,
- * where host is "". The parts point into `text`. Returns NULL, or what is wrong with it.
+ * where host is "". Returns NULL, or what is wrong with the text.
  */
-const char *address_split(struct address_text *, char *text, bool host_optional);
+const char *address_split(struct address_text *, const char *text, bool host_optional);
 
 /*
  * The same for the local address of a connection to be made: an IP address, in brackets or not,
  * with or without a port. The port is "0" where none is given, and may be given as 0.
  */
-const char *address_split_local(struct address_text *, char *text);
+const char *address_split_local(struct address_text *, const char *text);
 
 /* Write `addr:port`, `[v6]:port`, a path, or "-" into `text` of `size` bytes, 128 is enough. */
 void address_format(const struct address *, char *text, size_t size);

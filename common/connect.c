@@ -105,12 +105,11 @@ static int connect_tcp(const struct address_text *text, const char *target, cons
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
 	struct addrinfo *found = NULL, *from = NULL;
 	struct address_text local;
-	char bind_copy[UNIX_PATH_SIZE], tried[NI_MAXHOST] = "";
+	char tried[NI_MAXHOST] = "";
 	int error, fd = -1;
 
 	if (bind_text != NULL) {
-		snprintf(bind_copy, sizeof(bind_copy), "%s", bind_text);
-		address_split_local(&local, bind_copy);
+		address_split_local(&local, bind_text);
 		hints.ai_flags |= AI_NUMERICHOST;
 		error = getaddrinfo(local.host, local.port, &hints, &from);
 		if (error != 0)
@@ -136,12 +135,10 @@ static int connect_tcp(const struct address_text *text, const char *target, cons
 
 int connect_to(const char *target, const char *bind_text, int64_t deadline, struct outcome *outcome)
 {
-	char copy[NI_MAXHOST + 16];
 	struct address_text text;
 	int fd;
 
-	snprintf(copy, sizeof(copy), "%s", target);
-	address_split(&text, copy, false);
+	address_split(&text, target, false);
 	if (text.kind == ADDRESS_TCP)
 		return connect_tcp(&text, target, bind_text, deadline, outcome);
 	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path, deadline)
@@ -151,11 +148,9 @@ int connect_to(const char *target, const char *bind_text, int64_t deadline, stru
 
 bool connect_can_begin(const char *target)
 {
-	char copy[NI_MAXHOST + 16];
 	struct address_text text;
 
-	snprintf(copy, sizeof(copy), "%s", target);
-	address_split(&text, copy, false);
+	address_split(&text, target, false);
 	return text.kind == ADDRESS_TCP && text.numeric;
 }
 

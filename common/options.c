@@ -112,25 +112,13 @@ static void show(int letter, enum role role)
 	    sandbox_built() ? "yes" : "no");
 }
 
-/* Is `text` an address to connect to or, if `local`, to connect from? */
-static bool is_address(const char *text, bool local)
-{
-	struct address_text address;
-	char *copy = strdup(text);
-	bool valid = copy != NULL &&
-	    (local ? address_split_local(&address, copy) : address_split(&address, copy, false)) ==
-		NULL;
-
-	free(copy);
-	return valid;
-}
-
 /* Take one option. Returns NULL, or what is wrong with its value. */
 static const char *take(struct options *options, int letter, const char *value)
 {
 	int64_t *span = NULL;
 	unsigned *count = NULL;
 	uint64_t number;
+	struct address_text address;
 
 	switch (letter) {
 	case 'K': options->key_dir = value; break;
@@ -148,12 +136,12 @@ static const char *take(struct options *options, int letter, const char *value)
 	case PER_SOURCE: count = &options->limits.per_source; break;
 	case 't':
 		options->target = value;
-		if (!is_address(value, false))
+		if (address_split(&address, value, false) != NULL)
 			return "takes host:port, [v6]:port, /path or vsock:CID:port";
 		break;
 	case 'b':
 		options->bind = value;
-		if (!is_address(value, true))
+		if (address_split_local(&address, value) != NULL)
 			return "takes a numeric address, with or without a port";
 		break;
 	case 'x':

@@ -62,15 +62,13 @@ static const char *parse_network(struct rules *rules, char *word)
 static const char *parse_target(struct rules *rules, char *word)
 {
 	struct address_text parts;
-	char copy[RULES_SIZE];
 
 	if (word == NULL)
 		return "target needs an address";
 	if (rules->destination.target != NULL)
 		return "a second target";
 	rules->destination.target = word;
-	snprintf(copy, sizeof(copy), "%s", word); /* address_split cuts it up */
-	return address_split(&parts, copy, false);
+	return address_split(&parts, word, false);
 }
 
 /* The command is the rest of the line. */

@@ -110,7 +110,6 @@ static int take_words(struct probe *probe, int argc, char **argv, struct outcome
 {
 	const char *where, *problem;
 	struct address_text address;
-	char copy[sizeof(probe->address)];
 	int letter;
 
 	opterr = 0;
@@ -129,9 +128,8 @@ static int take_words(struct probe *probe, int argc, char **argv, struct outcome
 	where = argv[optind];
 	if (strpbrk(where, ":/") == NULL)
 		return take_line(probe, where, outcome);
-	snprintf(copy, sizeof(copy), "%s", where);
 	snprintf(probe->address, sizeof(probe->address), "%s", where);
-	problem = strlen(where) >= sizeof(copy) ? "too long" : address_split(&address, copy, false);
+	problem = address_split(&address, where, false);
 	if (problem != NULL)
 		return fail(outcome, EX_USAGE, "%s: %s", where, problem);
 	if (probe->key == NULL)

@@ -215,12 +215,9 @@ static int convert_key(const struct request *request, const struct spiped *spipe
 /* spiped takes [ip]:port. Here the port is left to the kernel. */
 static int convert_bind(char *to, size_t size, const char *from, struct outcome *outcome)
 {
-	char copy[NI_MAXHOST];
 	struct address_text address;
-	const char *problem;
+	const char *problem = address_split_local(&address, from);
 
-	snprintf(copy, sizeof(copy), "%s", from);
-	problem = address_split_local(&address, copy);
 	if (problem != NULL)
 		return fail(outcome, EX_DATAERR, "-b %s: %s", from, problem);
 	snprintf(to, size, "%s", address.host);

@@ -78,19 +78,14 @@ static void check_split(const struct address_text *a, bool host_optional, unsign
 	}
 }
 
-/* In place: on a copy each time. */
 static void split(const char *text)
 {
 	struct address_text a;
-	char copy[512];
 
-	for (int host_optional = 0; host_optional < 2; host_optional++) {
-		snprintf(copy, sizeof(copy), "%s", text);
-		if (address_split(&a, copy, host_optional) == NULL)
+	for (int host_optional = 0; host_optional < 2; host_optional++)
+		if (address_split(&a, text, host_optional) == NULL)
 			check_split(&a, host_optional, 1);
-	}
-	snprintf(copy, sizeof(copy), "%s", text);
-	if (address_split_local(&a, copy) == NULL) {
+	if (address_split_local(&a, text) == NULL) {
 		CHECK(a.kind == ADDRESS_TCP && a.numeric);
 		check_split(&a, false, 0);
 	}

@@ -15,11 +15,9 @@
 static bool is_address(const char *text, bool local)
 {
 	struct address_text address;
-	char copy[300];
 
-	snprintf(copy, sizeof(copy), "%s", text);
-	return (local ? address_split_local(&address, copy)
-		      : address_split(&address, copy, false)) == NULL;
+	return (local ? address_split_local(&address, text)
+		      : address_split(&address, text, false)) == NULL;
 }
 
 static void check_listener(const struct options *o, enum role role)
