@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # A fleet, as spipe-filters(7) describes it: three tunnels with the line that the page shows, behind HAProxy with the
 # configuration that it shows. All are one machine, with the addresses of the page, in a network of its own.
-# shellcheck shell=bash disable=SC2154,SC2016
+# shellcheck shell=bash disable=SC2154,SC2016,SC2034 # variables of lib.bash, and in what eval reads
 load ../helpers/lib
 load ../helpers/systemd
 

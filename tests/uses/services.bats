@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # The services of spipe-filters(7), with the real programs: each through the two lines of spipetab that the page shows,
 # taken from there, under a real systemd. Client and server are one machine, in a network of its own.
-# shellcheck shell=bash disable=SC2154,SC2016
+# shellcheck shell=bash disable=SC2154,SC2016 # variables of lib.bash, and in what eval reads
 load ../helpers/lib
 load ../helpers/systemd
 
