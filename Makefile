@@ -161,7 +161,7 @@ coverage:
 mutants:
 	tests/mutants/run
 
-units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice units/*.path))
+units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice units/*.path units/*.timer))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g'
 # The manual pages contain the default paths, because they are read in the source tree, too.
 page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g' \

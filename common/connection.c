@@ -41,7 +41,9 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	descriptors_find(&c->descriptors, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
 	    role == ROLE_DEC ? "dec" : "enc", c->descriptors.is_stderr);
-	if (c->descriptors.listeners > 0 && (argv = title_take(&c->title, argc, argv)) == NULL)
+	/* A program without listener or service manager has been started by hand: leave it its title. */
+	if ((c->descriptors.listeners > 0 || c->report.notify != -1) &&
+	    (argv = title_take(&c->title, argc, argv)) == NULL)
 		return fail(&c->outcome, EX_OSERR, "out of memory");
 	if (options_parse(options, role, argc, argv, &c->outcome) != 0 || options->shown)
 		return -1;

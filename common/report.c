@@ -254,7 +254,7 @@ void report_listening(struct report *report, bool ready, bool progress, const ch
 
 enum { BY_SIGNAL = -1, BY_LIMIT = -2 }; /* in place of an exit status */
 
-const struct result report_results[] = {
+const struct result report_results[REPORT_RESULTS] = {
 	/* each is explained in units/spipe-filters.catalog */
 	{ EX_OK, "clean", "0af363394fce43deaac4667232ef5a77" },
 	{ EX_USAGE, "usage", "680de2bb44b7409a8c647172872caaa8" },
@@ -267,7 +267,6 @@ const struct result report_results[] = {
 	{ BY_LIMIT, "limit", "489090dc509643ba944ab33e9816d1aa" },
 	{ BY_SIGNAL, "terminated", "1fc6e7b18e634253b2c04d67d7a9e384" },
 	{ EX_OSERR, "system", "a8436bce7154447f8887fd0841f9a021" },
-	{ 0, NULL, NULL },
 };
 
 static const struct result *find_result(const struct outcome *outcome)

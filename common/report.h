@@ -30,12 +30,14 @@ struct report {
 	uint64_t bytes_in, bytes_out; /* plaintext: near to far, far to near */
 };
 
-/* The ways in which a connection can end, as its record names them. One without a word ends them. */
+#define REPORT_RESULTS 11
+
+/* The ways in which a connection can end, as its record names them. */
 extern const struct result {
 	int status;       /* the exit status; below 0: there is none */
 	const char *word; /* SPIPE_RESULT= */
 	const char *id;   /* MESSAGE_ID= */
-} report_results[];
+} report_results[REPORT_RESULTS];
 
 #define REPORT_LEFT_OUT "827b68886e69421ab87a016fa404eb22" /* MESSAGE_ID= */
 

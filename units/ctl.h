@@ -1,6 +1,8 @@
 #ifndef SPIPE_CTL_H
 #define SPIPE_CTL_H
 
+#include <stdio.h>
+
 #include "outcome.h"
 
 #define TABLE_PATH "/etc/spipetab"
@@ -12,7 +14,15 @@
 int ctl_key(int argc, char **argv);
 int ctl_check(int argc, char **argv);
 int ctl_probe(int argc, char **argv);
+int ctl_status(int argc, char **argv);
+int ctl_metrics(int argc, char **argv);
 int ctl_from_spiped(int argc, char **argv);
+
+/*
+ * Write a text between double quotes, as JSON and Prometheus read it. What is not UTF-8, or is a
+ * control character, becomes a question mark.
+ */
+void ctl_put_quoted(FILE *, const char *text);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */
 int ctl_end(const struct outcome *);

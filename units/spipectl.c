@@ -8,7 +8,7 @@
 
 static const char usage[] =
     "usage: spipectl command ...\n"
-    "Make and compare keys, check tunnels, come from spiped.\n\n"
+    "Make and compare keys, check and watch tunnels, come from spiped.\n\n"
     "  key new FILE         make a key file\n"
     "  key id FILE ...      show the fingerprint of each key\n"
     "  check [--show NAME] [FILE]\n"
@@ -19,6 +19,10 @@ static const char usage[] =
     "                       see whether the server at an address, or that of a line,\n"
     "                       answers with our key, and how fast; -k is needed for\n"
     "                       an address, and for a line with a key directory\n"
+    "  status [--json] [--since TIME] [NAME]\n"
+    "                       show what each tunnel does and has done, or all about one;\n"
+    "                       --since leaves out what ended earlier\n"
+    "  metrics [FILE]       the same for Prometheus; FILE is brought up to date\n"
     "  from-spiped [--command] [--name NAME] --pid N | UNIT | -- WORD ...\n"
     "                       print the line of spipetab, or a command line, that\n"
     "                       replaces a spiped\n\n"
@@ -32,6 +36,8 @@ static const struct command {
 	{ "key", ctl_key },
 	{ "check", ctl_check },
 	{ "probe", ctl_probe },
+	{ "status", ctl_status },
+	{ "metrics", ctl_metrics },
 	{ "from-spiped", ctl_from_spiped },
 };
 
@@ -40,6 +46,42 @@ int ctl_end(const struct outcome *outcome)
 	if (outcome->status != 0)
 		fprintf(stderr, "spipectl: %s\n", outcome->reason);
 	return outcome->status;
+}
+
+/* The size of the UTF-8 character at `text`; 0: it is none. (RFC 3629, section 4) */
+static size_t utf8_size(const unsigned char *text)
+{
+	unsigned char first = text[0], second = text[1];
+	size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+
+	if (size > 1 && (first < 0xc2 || first > 0xf4))
+		return 0;
+	for (size_t i = 1; i < size; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
+	    (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f))
+		return 0;
+	return size;
+}
+
+void ctl_put_quoted(FILE *to, const char *text)
+{
+	const unsigned char *next = (const unsigned char *)text;
+	size_t size;
+
+	putc('"', to);
+	for (; *next != '\0'; next += size > 0 ? size : 1) {
+		size = utf8_size(next);
+		if (size == 0 || *next < ' ' || *next == 127)
+			putc('?', to);
+		else {
+			if (*next == '"' || *next == '\\')
+				putc('\\', to);
+			fwrite(next, 1, size, to);
+		}
+	}
+	putc('"', to);
 }
 
 static int run(int argc, char **argv)

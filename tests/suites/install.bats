@@ -24,6 +24,8 @@ installed() {
 		/opt/pipe/lib/spipe-filters/renew
 		/opt/pipe/lib/systemd/catalog/spipe-filters.catalog
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
+		/opt/pipe/lib/systemd/system/metrics-spipe.service
+		/opt/pipe/lib/systemd/system/metrics-spipe.timer
 		/opt/pipe/lib/systemd/system/renew-spipe.path
 		/opt/pipe/lib/systemd/system/renew-spipe.service
 		/opt/pipe/lib/systemd/system/renew-spipe@.service
@@ -45,7 +47,7 @@ installed() {
 	# no placeholder is left, and what the files name is there
 	run ! grep -rIE '@[A-Z]+@' root
 	grep -rhoE '/opt/pipe/bin/[a-z-]+' root/opt/pipe/lib/systemd/system root/opt/pipe/share/doc | sort -u >programs
-	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc | diff programs -
+	printf '%s\n' /opt/pipe/bin/spipe-dec /opt/pipe/bin/spipe-enc /opt/pipe/bin/spipectl | diff programs -
 	[ -x "root$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' root/opt/pipe/lib/systemd/system/renew-spipe@.service)" ]
 	dir=$(sed -n 's/^RootDirectory=//p' root/opt/pipe/lib/systemd/system/spipe-.service.d/10-hardening.conf)
 	[ -d "root$dir/usr" ]

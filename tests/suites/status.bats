@@ -1,0 +1,262 @@
+#!/usr/bin/env bats
+# spipectl status and metrics, and what others make of the journal, under a real systemd.
+# shellcheck disable=SC2154
+
+load ../helpers/lib
+load ../helpers/systemd
+
+setup_file() {
+	systemd_prepare
+	[ -z "${CANNOT:-}" ] || return 0
+	cd "$ROOT" || return
+	mkdir etc-spipe/{clients,named}
+	new_keys out.key clients/alice clients/bob clients/carol wrong
+	cp etc-spipe/clients/alice etc-spipe/out.key
+	cat >spipetab <<-'END'
+		counted	dec	127.0.0.1:8100	127.0.0.1:9000	clients/
+		out	enc	127.0.0.1:8101	127.0.0.1:8100	out.key
+		each	dec	127.0.0.1:8102	127.0.0.1:9000	clients/ accept=yes
+		asleep	dec	127.0.0.1:8103	127.0.0.1:9000	clients/ noauto
+		full	dec	127.0.0.1:8104	127.0.0.1:9000	clients/ strangers=2
+		open	dec	127.0.0.1:8105	127.0.0.1:9000	clients/
+		banned	dec	127.0.0.1:8106	127.0.0.1:9000	clients/
+		shown	dec	127.0.0.1:8107	127.0.0.1:9000	clients/
+		metered	dec	127.0.0.1:8108	127.0.0.1:9000	clients/
+		scraped	dec	127.0.0.1:8109	127.0.0.1:9000	clients/
+		named	dec	127.0.0.1:8110	127.0.0.1:9000	named/
+		wrong	dec	127.0.0.1:8111	127.0.0.1:9000	clients/
+	END
+	systemd_boot
+}
+
+teardown_file() { systemd_down; }
+
+teardown() {
+	[ -z "${CANNOT:-}" ] || return 0
+	journal_of_failure
+	teardown_test
+}
+
+echo_server() {
+	near_background socat -t 10 TCP-LISTEN:9000,bind=127.0.0.1,fork,reuseaddr EXEC:cat 2>server.err
+	eventually 5 listens 9000
+}
+
+# send PORT KEY SIZE: that many random bytes through a tunnel, and back.
+send() {
+	random "$3" in
+	near timeout -s KILL 40 "$NET" exchange in out spipe -o 30 -t "127.0.0.1:$1" -k "$ROOT/etc-spipe/$2" 2>send.err
+	cmp in out
+}
+
+# stranger PORT [FROM]: a connection that proves nothing, and ends.
+stranger() {
+	near nc -s "${2:-127.0.0.1}" -N 127.0.0.1 "$1" </dev/null >nc.out
+}
+
+# field EXPRESSION WORD...: an expression of Python about t, what `spipectl status --json WORD...` says of its
+# first tunnel.
+field() {
+	inside journalctl --sync
+	inside spipectl status --json "${@:2}" >status.json || true
+	/usr/bin/python3 -c '
+import json, sys
+t = json.load(open("status.json"))["tunnels"][0]
+keys = {key["name"]: key for key in t["keys"]}
+print(eval(sys.argv[1]))' "$1"
+}
+
+# is EXPRESSION VALUE WORD...: is that the field?
+is() {
+	[ "$(field "$1" "${@:3}")" = "$2" ]
+}
+
+@test "status: numbers are those of what the clients sent" {
+	echo_server
+	send 8100 clients/alice 1000
+	send 8100 clients/alice 200000
+	send 8100 clients/bob 30
+	run -1 send 8100 wrong 50
+	for _ in $(seq 15); do
+		stranger 8100 127.0.0.8
+	done
+	# It then says how many are not in the log.
+	eventually 10 is 't["served"]' 3 counted
+	eventually 10 is 't["results"]["refused"]' 11 counted
+	inside systemctl reload spipe-counted@0.service
+	eventually 10 is 't["results"]["left_out"]' 5 counted
+	is 't["refused"]' 16 counted
+	is 't["results"]["clean"]' 3 counted
+	is '[(key["connections"], key["bytes_in"], key["bytes_out"]) for key in t["keys"]]' \
+		'[(2, 201000, 201000), (1, 30, 30), (0, 0, 0)]' counted
+	is '[key["name"] for key in t["keys"]]' "['alice', 'bob', 'carol']" counted
+	is 'keys["carol"]["last_used"]' 0 counted
+	is 'keys["alice"]["last_peer"].split(":")[0]' 127.0.0.1 counted
+	is 'keys["bob"]["id"]' "$("$BUILD/spipectl" key id "$ROOT/etc-spipe/clients/bob" | cut -d ' ' -f 1)" counted
+	eventually 2 is 'abs(keys["alice"]["last_used"] - __import__("time").time()) < 60' True counted
+	# --since is journalctl's
+	is 't["served"]' 0 --since tomorrow counted
+	is 't["served"]' 3 --since=-1h counted
+	run -74 inside spipectl status --since nonsense
+	[[ $output == *nonsense*'the journal cannot be read'* ]]
+}
+
+@test "status: whether it listens, and exit statuses" {
+	is 't["state"]' listening counted
+	is '(t["role"], t["listen"], t["target"])' "('dec', '127.0.0.1:8100', '127.0.0.1:9000')" counted
+	is 'abs(t["since"] - __import__("time").time()) < 3600' True counted
+	run -69 inside spipectl status asleep
+	[[ $output == *'inactive since '* ]]
+	inside systemctl start spipe-asleep.socket
+	is 't["state"]' listening asleep
+	run -0 inside spipectl status asleep
+	# Until it is restarted it listens where it did, not where the table says.
+	sed s/:8103/:8113/ "$ROOT/spipetab" >changed
+	cat changed >"$ROOT/spipetab"
+	inside systemctl daemon-reload
+	is 't["state"]' 'not bound' asleep
+	run -69 inside spipectl status asleep
+	inside systemctl stop spipe-asleep.socket
+	is 't["state"]' inactive asleep
+	run -66 inside spipectl status absent
+	[ "$output" = 'spipectl: no tunnel has the name absent' ]
+	run -64 inside spipectl status --nonsense
+	run -64 inside spipectl status a b
+}
+
+@test "status: a strangers' limit that closed some is a refusal" {
+	for _ in 1 2 3 4; do
+		near_background nc -q -1 127.0.0.1 8104 </dev/null >nc.out
+	done
+	eventually 10 is 't["results"]["limit"], t["refused"], len(t["strangers"])' '(2, 2, 2)' full
+	is 't["strangers"][0]["peer"].split(":")[0]' 127.0.0.1 full
+	[ "$(journal 'spipe-full@*' SPIPE_RESULT=limit PRIORITY=5 | wc -l)" -eq 2 ]
+}
+
+# talk NAME PORT TEXT: a connection that says TEXT, and stays.
+talk() {
+	mkfifo "$1.in"
+	near_background spipe -t "127.0.0.1:$2" -k "$ROOT/etc-spipe/clients/alice" <>"$1.in" >"$1.out" 2>"$1.err"
+	echo -n "$3" >"$1.in"
+	eventually 10 test -s "$1.out"
+}
+
+@test "status: connections now, of a service for all and one for each" {
+	echo_server
+	talk one 8105 12345
+	talk two 8102 1234567
+	for name in open each; do
+		is 'len(t["connections"]), len(t["strangers"])' '(1, 0)' "$name"
+		is 't["connections"][0]["key"], t["connections"][0]["peer"].split(":")[0]' "('alice', '127.0.0.1')" "$name"
+	done
+	# what the title says is at most ten seconds old
+	echo -n 678 >one.in
+	eventually 30 is 't["connections"][0]["bytes_in"], t["connections"][0]["bytes_out"]' '(8, 8)' open
+	eventually 30 is 't["connections"][0]["bytes_in"], t["connections"][0]["bytes_out"]' '(7, 7)' each
+	is '8 < t["connections"][0]["seconds"] < 120' True open # it took that long to say 8
+	run -0 inside spipectl status open
+	[[ $output == *'Now: 1 connections, 0 strangers'*' 8       8  alice           127.0.0.1:'* ]]
+}
+
+@test "status: for people, within 80 columns" {
+	echo_server
+	send 8107 clients/alice 201000
+	stranger 8107
+	eventually 10 is 't["served"], t["refused"]' '(1, 1)' shown
+	run -0 inside spipectl status
+	[ "${lines[0]}" = 'TUNNEL          ROLE STATE      SINCE             NOW STRANGERS  SERVED REFUSED' ]
+	[ "${#lines[@]}" -eq 13 ]
+	for name in shown out each full open; do
+		inside spipectl status "$name"
+	done >details
+	printf '%s\n' "${lines[@]}" >>details
+	run ! grep -E '.{81}' details
+	grep -qE '^shown +dec +listening +20..-..-.. ..:.. +0 +0 +1 +1$' details
+	grep -qxE '^        1  201\.0k  201\.0k  20..-..-.. ..:..  alice           127\.0\.0\.1:[0-9]+' details
+	grep -qE '^        0       0       0  never             carol' details
+}
+
+# metric NAME LABELS FILE: its value.
+metric() {
+	sed -n "s/^$1{$2} //p" "$3"
+}
+
+@test "metrics: the same numbers, and they go on when the journal forgets" {
+	local out=$ROOT/shared/spipe.prom
+	echo_server
+	send 8108 clients/alice 1000
+	send 8108 clients/alice 200000
+	stranger 8108
+	eventually 10 is 't["served"], t["refused"]' '(2, 1)' metered
+	inside spipectl metrics >all
+	inside spipectl metrics /srv/spipe.prom
+	diff all <(grep -v '^# cursor ' "$out")
+	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="clean"' "$out")" -eq 2 ]
+	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="refused"' "$out")" -eq 1 ]
+	[ "$(metric spipe_strangers_left_out_total 'tunnel="metered"' "$out")" -eq 0 ]
+	[ "$(metric spipe_key_in_bytes_total 'tunnel="metered",key="alice"' "$out")" -eq 201000 ]
+	[ "$(metric spipe_key_out_bytes_total 'tunnel="metered",key="alice"' "$out")" -eq 201000 ]
+	[ "$(metric spipe_key_connections_ended_total 'tunnel="metered",key="carol"' "$out")" -eq 0 ]
+	[ "$(metric spipe_listening 'tunnel="metered"' "$out")" -eq 1 ]
+	[ "$(metric spipe_connections 'tunnel="metered"' "$out")" -eq 0 ]
+	[ "$(metric spipe_strangers 'tunnel="metered"' "$out")" -eq 0 ]
+
+	# Once more: nothing is counted twice, and nothing is lost with the journal.
+	grep 'tunnel="metered"' "$out" >before
+	inside spipectl metrics /srv/spipe.prom
+	diff before <(grep 'tunnel="metered"' "$out")
+	inside journalctl -q --rotate
+	inside journalctl -q --vacuum-time=1us
+	is 't["served"]' 0 metered
+	inside spipectl metrics /srv/spipe.prom
+	diff before <(grep 'tunnel="metered"' "$out")
+	send 8108 clients/alice 500
+	eventually 10 is 't["served"]' 1 metered
+	inside spipectl metrics /srv/spipe.prom
+	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="clean"' "$out")" -eq 3 ]
+	[ "$(metric spipe_key_in_bytes_total 'tunnel="metered",key="alice"' "$out")" -eq 201500 ]
+	[ "$(stat -c %a "$out")" = 644 ]
+	[ ! -e "$out.new" ]
+	run -73 inside spipectl metrics /nowhere/spipe.prom
+	run -64 inside spipectl metrics a b
+}
+
+@test "metrics: the timer's service writes them, and a real node_exporter reads them" {
+	command -v prometheus-node-exporter >/dev/null || skip 'needs prometheus-node-exporter'
+	echo_server
+	send 8109 clients/alice 3000
+	eventually 10 is 't["served"]' 1 scraped
+	inside mkdir -p /var/lib/prometheus/node-exporter
+	inside systemctl start metrics-spipe.timer
+	inside systemctl start metrics-spipe.service
+	inside cat /var/lib/prometheus/node-exporter/spipe.prom >spipe.prom
+	near_background prometheus-node-exporter --collector.disable-defaults --collector.textfile \
+		--collector.textfile.directory="$PWD" --web.listen-address=127.0.0.1:9100 2>exporter.err
+	eventually 10 listens 9100
+	near curl -sS --max-time 20 http://127.0.0.1:9100/metrics >scraped
+	grep -qx 'node_textfile_scrape_error 0' scraped
+	# In its own order of labels.
+	[ "$(metric spipe_connections_ended_total 'result="clean",tunnel="scraped"' scraped)" -eq 1 ]
+	[ "$(metric spipe_key_in_bytes_total 'key="alice",tunnel="scraped"' scraped)" -eq 3000 ]
+	[ "$(grep -c '^spipe_' scraped)" -eq "$(grep -c '^spipe_' spipe.prom)" ]
+	[ "$(grep -c '^# TYPE spipe_.* counter' scraped)" -eq 5 ]
+}
+
+@test "status and metrics: a key's name is quoted" {
+	local name=$'a"b\\c\xff\xc3\xa4 key x'
+	cp "$ROOT/etc-spipe/clients/bob" "$ROOT/etc-spipe/named/$name"
+	is 'list(keys)' "['a\"b\\\\c?ä key x']" named
+	inside spipectl metrics | grep -xF 'spipe_key_in_bytes_total{tunnel="named",key="a\"b\\c?ä key x"} 0'
+}
+
+@test "the journal's catalog explains records" {
+	inside journalctl --update-catalog
+	stranger 8111
+	explained() {
+		inside journalctl --sync
+		inside journalctl -q --no-pager -x -u 'spipe-wrong@*' >explained
+		grep -q 'Subject: An encrypted connection was refused' explained
+	}
+	eventually 10 explained
+	grep -q 'Without a key ("-"), the peer 127.0.0.1:[0-9]* has not' explained
+}

@@ -1,0 +1,213 @@
+/* spipectl metrics: what the tunnels do, and have done, for Prometheus. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ctl-tunnels.h"
+#include "ctl.h"
+
+#define CURSOR "# cursor " /* of the journal: how far it was counted */
+
+/* One metric, with its lines: a set of labels and a value each. */
+struct metric {
+	const char *name, *type, *help;
+	struct line {
+		char *labels; /* "{...}" */
+		uint64_t value;
+	} * lines;
+	size_t count;
+};
+
+enum {
+	LISTENING,
+	CONNECTIONS,
+	STRANGERS,
+	ENDED,
+	LEFT_OUT,
+	KEY_ENDED,
+	KEY_IN,
+	KEY_OUT,
+	KEY_LAST,
+	METRICS
+};
+
+static struct metric metrics[METRICS] = {
+	[LISTENING] = { "spipe_listening", "gauge", "Whether the tunnel listens." },
+	[CONNECTIONS] = { "spipe_connections", "gauge",
+	    "Connections now whose peer has proved a key." },
+	[STRANGERS] = { "spipe_strangers", "gauge",
+	    "Connections now whose peer has not proved a key." },
+	[ENDED] = { "spipe_connections_ended_total", "counter",
+	    "Connections that have ended, by result as in the journal." },
+	[LEFT_OUT] = { "spipe_strangers_left_out_total", "counter",
+	    "Connections of strangers without a record in the journal." },
+	[KEY_ENDED] = { "spipe_key_connections_ended_total", "counter",
+	    "Connections with a key that have ended." },
+	[KEY_IN] = { "spipe_key_in_bytes_total", "counter",
+	    "Bytes from the near side to the far side, of connections that have ended." },
+	[KEY_OUT] = { "spipe_key_out_bytes_total", "counter",
+	    "Bytes from the far side to the near side, of connections that have ended." },
+	[KEY_LAST] = { "spipe_key_last_used_timestamp_seconds", "gauge",
+	    "When the last connection with a key ended." },
+};
+
+/* The line with these labels. If there is none, it is made, with value 0. */
+static struct line *get_line(struct metric *metric, const char *labels)
+{
+	struct line *line;
+
+	for (line = metric->lines; line < metric->lines + metric->count; line++)
+		if (strcmp(line->labels, labels) == 0)
+			return line;
+	metric->lines = reallocarray(metric->lines, metric->count + 1, sizeof(*line));
+	if (metric->lines == NULL)
+		abort();
+	line = &metric->lines[metric->count++];
+	*line = (struct line){ .labels = strdup(labels) };
+	if (line->labels == NULL)
+		abort();
+	return line;
+}
+
+/* The line for a tunnel, and something of it: NULL, or a label and its value. */
+static struct line *line_of(int metric, const struct tunnel_state *tunnel, const char *label,
+    const char *value)
+{
+	char *labels;
+	size_t size;
+	FILE *text = open_memstream(&labels, &size);
+	struct line *line;
+
+	if (text == NULL)
+		abort();
+	fputs("{tunnel=", text);
+	ctl_put_quoted(text, tunnel->name);
+	if (label != NULL) {
+		fprintf(text, ",%s=", label);
+		ctl_put_quoted(text, value);
+	}
+	putc('}', text);
+	fclose(text);
+	line = get_line(&metrics[metric], labels);
+	free(labels);
+	return line;
+}
+
+static void add_tunnel(const struct tunnel_state *tunnel)
+{
+	line_of(LISTENING, tunnel, NULL, NULL)->value = strcmp(tunnel->state, "listening") == 0;
+	line_of(CONNECTIONS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, false);
+	line_of(STRANGERS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, true);
+	line_of(LEFT_OUT, tunnel, NULL, NULL)->value += tunnel->left_out;
+	for (size_t r = 0; r < REPORT_RESULTS; r++)
+		line_of(ENDED, tunnel, "result", report_results[r].word)
+		    ->value += tunnel_ended(tunnel, r);
+	for (const struct key_use *key = tunnel->keys + 1; key < tunnel->keys + tunnel->key_count;
+	     key++) {
+		line_of(KEY_ENDED, tunnel, "key", key->name)->value += key_use_ended(key);
+		line_of(KEY_IN, tunnel, "key", key->name)->value += key->bytes_in;
+		line_of(KEY_OUT, tunnel, "key", key->name)->value += key->bytes_out;
+		if (key->last != 0)
+			line_of(KEY_LAST, tunnel, "key", key->name)->value = (uint64_t)key->last;
+	}
+}
+
+/* Take a line of the file that was written before, if what it says still counts. */
+static void load_line(char *line)
+{
+	char *labels = strchr(line, '{'), *value = strrchr(line, ' ');
+
+	if (*line == '#' || labels == NULL || value == NULL || value < labels)
+		return;
+	*value++ = '\0';
+	for (int i = ENDED; i < METRICS; i++) /* those before it are about now */
+		if (strlen(metrics[i].name) == (size_t)(labels - line) &&
+		    strncmp(metrics[i].name, line, (size_t)(labels - line)) == 0)
+			get_line(&metrics[i], labels)->value = strtoull(value, NULL, 10);
+}
+
+/* Go on from the file that was written before, if there is one. */
+static void load(const char *path, char **cursor)
+{
+	FILE *file = fopen(path, "re");
+	char *line = NULL;
+	size_t room = 0;
+
+	while (file != NULL && getline(&line, &room, file) > 0) {
+		line[strcspn(line, "\n")] = '\0';
+		if (strncmp(line, CURSOR, strlen(CURSOR)) == 0) {
+			free(*cursor);
+			*cursor = strdup(line + strlen(CURSOR));
+		} else
+			load_line(line);
+	}
+	free(line);
+	if (file != NULL)
+		fclose(file);
+}
+
+static void print(FILE *to, const char *cursor)
+{
+	for (const struct metric *metric = metrics; metric < metrics + METRICS; metric++) {
+		fprintf(to, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,
+		    metric->name, metric->type);
+		for (size_t i = 0; i < metric->count; i++)
+			fprintf(to, "%s%s %" PRIu64 "\n", metric->name, metric->lines[i].labels,
+			    metric->lines[i].value);
+	}
+	if (cursor != NULL)
+		fprintf(to, CURSOR "%s\n", cursor);
+}
+
+/* Replace the file at once: whoever reads it sees the old one or the new one. */
+static int write_file(const char *path, const char *cursor, struct outcome *outcome)
+{
+	char *new;
+	FILE *file;
+	bool written;
+
+	if (asprintf(&new, "%s.new", path) == -1)
+		abort();
+	umask(022);
+	file = fopen(new, "we");
+	if (file == NULL)
+		return fail(outcome, EX_CANTCREAT, "cannot make %s: %s", new, strerror(errno));
+	print(file, cursor);
+	written = ferror(file) == 0;
+	if (fclose(file) == 0 && written && rename(new, path) == 0)
+		return 0;
+	fail(outcome, EX_IOERR, "cannot write %s: %s", path, strerror(errno));
+	unlink(new);
+	return -1;
+}
+
+int ctl_metrics(int argc, char **argv)
+{
+	struct tunnels tunnels = { 0 };
+	const char *path = argc > 1 ? argv[1] : NULL;
+	char *cursor = NULL;
+	struct outcome outcome = { 0 };
+
+	if (argc > 2 || (path != NULL && *path == '-')) {
+		fail(&outcome, EX_USAGE, "metrics takes: [FILE]; see --help");
+		return ctl_end(&outcome);
+	}
+	if (path != NULL)
+		load(path, &cursor);
+	tunnels_read(&tunnels);
+	if (tunnels_read_journal(&tunnels, NULL, &cursor, &outcome) != 0)
+		return ctl_end(&outcome);
+	for (size_t i = 0; i < tunnels.count; i++)
+		add_tunnel(&tunnels.tunnel[i]);
+	if (path == NULL)
+		print(stdout, NULL);
+	else
+		write_file(path, cursor, &outcome);
+	return ctl_end(&outcome);
+}

@@ -1,0 +1,450 @@
+#include "ctl-tunnels.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl-holder.h"
+#include "ctl-run.h"
+#include "crypto.h"
+#include "ctl.h"
+#include "keys.h"
+#include "table.h"
+#include "wait.h"
+
+/* Make room for one more of `size` bytes at the end of an array, zeroed, and return it. */
+static void *add_one(void *array, size_t *count, size_t size)
+{
+	char **start = array, *more = reallocarray(*start, *count + 1, size);
+
+	if (more == NULL)
+		abort();
+	*start = more;
+	return memset(more + size * (*count)++, 0, size);
+}
+
+static char *copy(const char *text)
+{
+	char *result = strdup(text);
+
+	if (result == NULL)
+		abort();
+	return result;
+}
+
+static void replace(char **text, const char *with)
+{
+	free(*text);
+	*text = copy(with);
+}
+
+static struct key_use *get_key(struct tunnel_state *tunnel, const char *name)
+{
+	struct key_use *key;
+
+	for (size_t i = 0; i < tunnel->key_count; i++)
+		if (strcmp(tunnel->keys[i].name, name) == 0)
+			return &tunnel->keys[i];
+	key = add_one(&tunnel->keys, &tunnel->key_count, sizeof(*key));
+	key->name = copy(name);
+	key->peer = copy("");
+	key->id = copy("");
+	return key;
+}
+
+struct tunnel_state *tunnels_find(const struct tunnels *tunnels, const char *name)
+{
+	for (size_t i = 0; i < tunnels->count; i++)
+		if (strcmp(tunnels->tunnel[i].name, name) == 0)
+			return &tunnels->tunnel[i];
+	return NULL;
+}
+
+static struct tunnel_state *get_tunnel(struct tunnels *tunnels, const char *name)
+{
+	struct tunnel_state *tunnel = tunnels_find(tunnels, name);
+
+	if (tunnel != NULL)
+		return tunnel;
+	tunnel = add_one(&tunnels->tunnel, &tunnels->count, sizeof(*tunnel));
+	tunnel->name = copy(name);
+	tunnel->role = strcmp(name, "enc") == 0 ? "enc" : strcmp(name, "dec") == 0 ? "dec" : "";
+	tunnel->listen = copy("");
+	tunnel->target = copy("");
+	tunnel->state = "inactive";
+	get_key(tunnel, NO_KEY);
+	return tunnel;
+}
+
+/* The tunnel that a unit, "spipe-NAME@INSTANCE.service" or "spipe-NAME.socket", belongs to; or NULL. */
+static struct tunnel_state *tunnel_of_unit(struct tunnels *tunnels, const char *unit, char end)
+{
+	char name[128];
+	const char *stop = strchr(unit, end);
+
+	if (strncmp(unit, "spipe-", 6) != 0 || stop == NULL)
+		return NULL;
+	if (end == '.')
+		stop = strrchr(unit, end);
+	snprintf(name, sizeof(name), "%.*s", (int)(stop - unit) - 6, unit + 6);
+	return get_tunnel(tunnels, name);
+}
+
+/* --- the table --------------------------------------------------------------------------- */
+
+/* The keys that the tunnel could use: some may never have been used. */
+static void read_keys(struct tunnel_state *state, const struct tunnel *tunnel)
+{
+	char path[PATH_MAX + 16], id[KEY_ID_SIZE];
+	struct keyring ring;
+	struct outcome outcome;
+
+	for (const struct tunnel_key *key = tunnel->keys; key < tunnel->keys + tunnel->key_count;
+	     key++) {
+		if (!key->directory) {
+			get_key(state, key->name);
+			continue;
+		}
+		ring = (struct keyring){ 0 };
+		outcome = (struct outcome){ 0 };
+		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
+		keyring_load(&ring, NULL, 0, path, false, NEVER, &outcome);
+		for (size_t i = 0; i < ring.count; i++) {
+			key_id(ring.secret[i], id);
+			replace(&get_key(state, ring.key[i].name)->id, id);
+		}
+		keyring_wipe(&ring);
+	}
+}
+
+static void read_tunnel(struct tunnels *tunnels, const struct tunnel *tunnel)
+{
+	struct tunnel_state *state = get_tunnel(tunnels, tunnel->name);
+	char text[UNIX_PATH_SIZE + 64];
+
+	state->role = tunnel->role == ROLE_ENC ? "enc" : "dec";
+	address_text_format(&tunnel->listen, text, sizeof(text));
+	replace(&state->listen, text);
+	if (tunnel->command != NULL)
+		replace(&state->target, tunnel->command);
+	else {
+		address_text_format(&tunnel->target, text, sizeof(text));
+		replace(&state->target, text);
+	}
+	state->deaf = geteuid() == 0 && !address_is_taken(&tunnel->listen);
+	read_keys(state, tunnel);
+}
+
+static void read_table(struct tunnels *tunnels)
+{
+	FILE *file = fopen(TABLE_PATH, "re");
+	struct table table;
+	struct tunnel tunnel;
+	struct outcome outcome = { 0 };
+	enum table_result found;
+
+	if (file == NULL)
+		return;
+	table_open(&table, file);
+	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END)
+		if (found == TABLE_TUNNEL)
+			read_tunnel(tunnels, &tunnel);
+	table_close(&table);
+	fclose(file);
+}
+
+/* --- what systemd says ------------------------------------------------------------------- */
+
+/* What a stream of NAME=VALUE lines says about one thing. */
+struct fields {
+	const char *const *names; /* of those that are wanted, up to a NULL */
+	char value[16][512];      /* "": not given */
+};
+
+/*
+ * A value that is not text, in journalctl's export format: its size as 8 bytes, lowest first, the
+ * value, and a newline. It is cut to the room there is.
+ */
+static void read_binary(FILE *from, char *value, size_t room)
+{
+	uint64_t size = 0;
+	int byte = 0;
+
+	for (int i = 0; i < 8; i++)
+		size |= (uint64_t)(getc(from) & 0xff) << (8 * i);
+	for (uint64_t i = 0; i <= size && (byte = getc(from)) != EOF; i++)
+		if (i < size && i < room - 1 && byte != '\0')
+			value[i] = (char)byte;
+}
+
+/* Read lines up to an empty one. Returns false at the end of the stream. */
+static bool read_fields(struct fields *fields, FILE *from)
+{
+	char *line = NULL, *value, unwanted[512], *to;
+	size_t room = 0;
+	ssize_t length;
+	bool any = false;
+
+	memset(fields->value, 0, sizeof(fields->value));
+	while ((length = getline(&line, &room, from)) > 0 && *line != '\n') {
+		any = true;
+		to = unwanted;
+		line[length - 1] = '\0';
+		value = strchr(line, '=');
+		if (value != NULL)
+			*value = '\0';
+		for (int i = 0; fields->names[i] != NULL; i++)
+			if (strcmp(line, fields->names[i]) == 0)
+				to = fields->value[i];
+		if (value == NULL)
+			read_binary(from, to, sizeof(unwanted));
+		else
+			snprintf(to, sizeof(unwanted), "%s", value + 1);
+	}
+	free(line);
+	return any || length > 0;
+}
+
+static uint64_t number(const char *text)
+{
+	return strtoull(text, NULL, 10);
+}
+
+static void read_sockets(struct tunnels *tunnels)
+{
+	enum { ID, ACTIVE, SINCE, LISTEN };
+	static const char *const names[] = { "Id", "ActiveState", "StateChangeTimestamp", "Listen",
+		NULL };
+	static const char *const words[] = { "systemctl", "show", "--timestamp=unix",
+		"--property=Id,ActiveState,StateChangeTimestamp,Listen", "spipe-*.socket", NULL };
+	struct fields unit = { .names = names };
+	struct tunnel_state *tunnel;
+	pid_t pid;
+	FILE *from = run_start(words, false, &pid);
+
+	if (from == NULL)
+		return;
+	while (read_fields(&unit, from)) {
+		tunnel = tunnel_of_unit(tunnels, unit.value[ID], '.');
+		if (tunnel == NULL)
+			continue;
+		if (strcmp(unit.value[ACTIVE], "active") != 0)
+			tunnel->state = copy(unit.value[ACTIVE]);
+		else
+			tunnel->state = tunnel->deaf ? "not bound" : "listening";
+		tunnel->since = (int64_t)number(unit.value[SINCE] + 1); /* after a '@' */
+		if (*tunnel->listen == '\0') { /* a line of "[::]:8025 (Stream)" */
+			unit.value[LISTEN][strcspn(unit.value[LISTEN], " ")] = '\0';
+			replace(&tunnel->listen, unit.value[LISTEN]);
+		}
+	}
+	run_end(from, pid);
+}
+
+/* --- what processes say ------------------------------------------------------------------ */
+
+/* Read a file of a process, as text. Returns whether there was any. */
+static bool read_process(const char *pid, const char *file, char *text, size_t size)
+{
+	char path[300];
+	FILE *from;
+	size_t got = 0;
+
+	snprintf(path, sizeof(path), "/proc/%s/%s", pid, file);
+	from = fopen(path, "re");
+	if (from != NULL) {
+		got = fread(text, 1, size - 1, from);
+		fclose(from);
+	}
+	text[got] = '\0';
+	return got > 0;
+}
+
+/* The title of a process that serves a connection, without the program's name; NULL: it is another. */
+static char *read_title(const char *pid, char *text, size_t size)
+{
+	if (!read_process(pid, "cmdline", text, size) ||
+	    (strncmp(text, "spipe-enc: ", 11) != 0 && strncmp(text, "spipe-dec: ", 11) != 0))
+		return NULL;
+	return text + 11;
+}
+
+/* "PEER", "PEER key KEY" or "PEER key KEY: N bytes in, N bytes out, N s: relaying". */
+static void parse_title(struct live *live, char *title)
+{
+	char *key = strstr(title, " key "), *numbers = NULL;
+
+	if (key != NULL) {
+		*key = '\0';
+		key += 5;
+		for (char *next = key; (next = strstr(next, " bytes in, ")) != NULL; next++)
+			numbers = next;
+	}
+	if (numbers != NULL) {
+		while (numbers > key && *numbers != ':')
+			numbers--;
+		*numbers = '\0';
+		/* NOLINTNEXTLINE(cert-err34-c): our own */
+		sscanf(numbers + 1, "%" SCNu64 " bytes in, %" SCNu64, &live->bytes_in,
+		    &live->bytes_out);
+	}
+	live->peer = copy(title);
+	live->key = key != NULL ? copy(key) : NULL;
+}
+
+/* Fields 5 to 21 of /proc/PID/stat, between the parent's number and the time when it started. */
+#define SKIP_17 " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+
+static void read_connection(struct tunnels *tunnels, const char *pid, uint64_t uptime)
+{
+	char title[1024], text[4096], parent[32], *unit, *rest;
+	struct tunnel_state *tunnel;
+	struct live *live;
+	unsigned long long started;
+	int fields;
+
+	if (read_title(pid, title, sizeof(title)) == NULL ||
+	    !read_process(pid, "cgroup", text, sizeof(text)))
+		return;
+	unit = strstr(text, "/spipe-");
+	tunnel = unit != NULL ? tunnel_of_unit(tunnels, unit + 1, '@') : NULL;
+	if (tunnel == NULL || !read_process(pid, "stat", text, sizeof(text)))
+		return;
+	rest = strrchr(text, ')');
+	if (rest == NULL)
+		return;
+	/* NOLINTNEXTLINE(cert-err34-c): the kernel's */
+	fields = sscanf(rest, ") %*c %31s" SKIP_17 "%llu", parent, &started);
+	/* The launcher of a connection has the same title as its parent. */
+	if (fields != 2 || read_title(parent, text, sizeof(text)) != NULL)
+		return;
+	live = add_one(&tunnel->live, &tunnel->live_count, sizeof(*live));
+	parse_title(live, title + 11);
+	started /= (unsigned long long)sysconf(_SC_CLK_TCK);
+	live->seconds = uptime > started ? uptime - started : 0;
+}
+
+static void read_processes(struct tunnels *tunnels)
+{
+	DIR *dir = opendir("/proc");
+	const struct dirent *entry;
+	char uptime[64];
+
+	read_process("", "uptime", uptime, sizeof(uptime));
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			read_connection(tunnels, entry->d_name, number(uptime));
+	if (dir != NULL)
+		closedir(dir);
+}
+
+void tunnels_read(struct tunnels *tunnels)
+{
+	read_table(tunnels);
+	read_sockets(tunnels);
+	read_processes(tunnels);
+}
+
+/* --- the journal ------------------------------------------------------------------------- */
+
+#define RECORD_FIELDS \
+	"_SYSTEMD_UNIT,MESSAGE_ID,SPIPE_PEER,SPIPE_KEY,SPIPE_KEY_ID,SPIPE_BYTES_IN," \
+	"SPIPE_BYTES_OUT,SPIPE_LEFT_OUT"
+
+enum { CURSOR, TIME, UNIT, ID, PEER, KEY, KEY_ID, BYTES_IN, BYTES_OUT, LEFT_OUT };
+static const char *const record_names[] = { "__CURSOR", "__REALTIME_TIMESTAMP", "_SYSTEMD_UNIT",
+	"MESSAGE_ID", "SPIPE_PEER", "SPIPE_KEY", "SPIPE_KEY_ID", "SPIPE_BYTES_IN",
+	"SPIPE_BYTES_OUT", "SPIPE_LEFT_OUT", NULL };
+
+static void add_record(struct tunnels *tunnels, const struct fields *record)
+{
+	struct tunnel_state *tunnel = tunnel_of_unit(tunnels, record->value[UNIT], '@');
+	struct key_use *key;
+
+	if (tunnel == NULL)
+		return;
+	tunnel->left_out += number(record->value[LEFT_OUT]);
+	for (size_t i = 0; i < REPORT_RESULTS; i++) {
+		if (strcmp(record->value[ID], report_results[i].id) != 0)
+			continue;
+		key = get_key(tunnel, record->value[KEY]);
+		key->ended[i]++;
+		key->bytes_in += number(record->value[BYTES_IN]);
+		key->bytes_out += number(record->value[BYTES_OUT]);
+		key->last = (int64_t)(number(record->value[TIME]) / 1000000);
+		if (strcmp(record->value[KEY_ID], NO_KEY) != 0)
+			replace(&key->id, record->value[KEY_ID]);
+		replace(&key->peer, record->value[PEER]);
+	}
+}
+
+int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **cursor,
+    struct outcome *outcome)
+{
+	const char *words[REPORT_RESULTS + 12] = { "journalctl", "--quiet", "--no-pager",
+		"--output=export", "--output-fields=" RECORD_FIELDS,
+		"MESSAGE_ID=" REPORT_LEFT_OUT };
+	char match[REPORT_RESULTS][64], last[512] = "";
+	struct fields record = { .names = record_names };
+	size_t count = 6;
+	pid_t pid;
+	FILE *from;
+
+	for (size_t i = 0; i < REPORT_RESULTS; i++) {
+		snprintf(match[i], sizeof(match[i]), "MESSAGE_ID=%s", report_results[i].id);
+		words[count++] = match[i];
+	}
+	if (since != NULL) {
+		words[count++] = "--since";
+		words[count++] = since;
+	}
+	/* Not --after-cursor, which leaves out the next entry if the one at the cursor is gone. */
+	if (cursor != NULL && *cursor != NULL) {
+		words[count++] = "--cursor";
+		words[count++] = *cursor;
+	}
+	from = run_start(words, false, &pid);
+	if (from == NULL)
+		return fail(outcome, EX_OSERR, "cannot run journalctl");
+	while (read_fields(&record, from))
+		if (cursor == NULL || *cursor == NULL ||
+		    strcmp(*cursor, record.value[CURSOR]) != 0) {
+			add_record(tunnels, &record);
+			snprintf(last, sizeof(last), "%s", record.value[CURSOR]);
+		}
+	if (cursor != NULL && *last != '\0')
+		replace(cursor, last);
+	return run_end(from, pid) == 0 ? 0 : fail(outcome, EX_IOERR, "the journal cannot be read");
+}
+
+/* --- sums -------------------------------------------------------------------------------- */
+
+uint64_t key_use_ended(const struct key_use *key)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < REPORT_RESULTS; i++)
+		sum += key->ended[i];
+	return sum;
+}
+
+uint64_t tunnel_ended(const struct tunnel_state *tunnel, size_t result)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < tunnel->key_count; i++)
+		sum += tunnel->keys[i].ended[result];
+	return sum;
+}
+
+size_t tunnel_live(const struct tunnel_state *tunnel, bool strangers)
+{
+	size_t sum = 0;
+
+	for (size_t i = 0; i < tunnel->live_count; i++)
+		sum += (tunnel->live[i].key == NULL) == strangers;
+	return sum;
+}
