@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sys/socket.h> /* before the next, where that does not include it */
+
 #include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "crypto.h"
+#include "parse.h"
 #include "report.h"
 #include "secret.h"
 #include "wait.h"
@@ -96,7 +97,7 @@ static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t ha
 static void check_misplaced_rules(struct keyring *ring, int dir, const char *path, int fd)
 {
 	char conf[PATH_MAX], link[32];
-	const char *dot = strrchr(basename(path), '.');
+	const char *dot = strrchr(file_name(path), '.');
 	struct stat st;
 	ssize_t size;
 
@@ -268,7 +269,7 @@ static int load_file(const struct loader *loader, const char *path, const char *
 	if (credentials != NULL && strchr(path, '/') == NULL)
 		snprintf(found, sizeof(found), "%s/%s", credentials, path);
 	credential = found[0] != '\0' && access(found, F_OK) == 0;
-	if (load_key(loader, AT_FDCWD, credential ? found : path, basename(path), credential,
+	if (load_key(loader, AT_FDCWD, credential ? found : path, file_name(path), credential,
 		&problem) == 0)
 		return 0;
 	outcome->signal = problem.signal;

@@ -28,3 +28,10 @@ int64_t parse_seconds(const char *text)
 		return -1;
 	return (int64_t)(value * SECOND);
 }
+
+const char *file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}

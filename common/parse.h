@@ -16,4 +16,7 @@ bool parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *num
  */
 int64_t parse_seconds(const char *text);
 
+/* What follows the last slash of a path, or all of it. (basename(3) differs between C libraries.) */
+const char *file_name(const char *path);
+
 #endif

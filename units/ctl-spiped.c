@@ -92,7 +92,7 @@ static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct out
 {
 	static const struct option names[] = { { "syslog", no_argument, NULL, 'S' },
 		{ NULL, 0, NULL, 0 } };
-	const char *program = argc > 0 ? basename(argv[0]) : "", *missing;
+	const char *program = argc > 0 ? file_name(argv[0]) : "", *missing;
 	int letter;
 
 	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0,
@@ -299,7 +299,7 @@ static void choose_name(const struct request *request, const struct spiped *spip
 	char copy[NAME_MAX + 1];
 	char *dot;
 
-	snprintf(copy, sizeof(copy), "%s", basename(spiped->key));
+	snprintf(copy, sizeof(copy), "%s", file_name(spiped->key));
 	dot = strrchr(copy, '.');
 	if (dot != NULL)
 		*dot = '\0';
