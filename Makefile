@@ -39,7 +39,9 @@ XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
 yes = $(filter yes,$(strip $(1)))
 
-flags = -std=gnu11 -D_GNU_SOURCE -DSPIPE_VERSION='"$(VERSION)"' -Icommon -MMD -MP \
+# 64 bits for times and file sizes, on 32-bit systems too.
+flags = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DSPIPE_VERSION='"$(VERSION)"' \
+	-Icommon -MMD -MP \
 	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wwrite-strings -Wformat=2 -fstack-protector-strong $(zero_registers)
 link = -Wl,-z,relro,-z,now,-z,noexecstack
