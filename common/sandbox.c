@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/landlock.h>
+#include <linux/net.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -33,15 +33,39 @@
 #define ARCHITECTURE AUDIT_ARCH_AARCH64
 #elif defined(__riscv) && __riscv_xlen == 64
 #define ARCHITECTURE AUDIT_ARCH_RISCV64
+#elif defined(__i386__)
+#define ARCHITECTURE AUDIT_ARCH_I386
+#elif defined(__arm__) && defined(__ARM_EABI__) && defined(__ARMEL__)
+#define ARCHITECTURE AUDIT_ARCH_ARM
+#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
+#define ARCHITECTURE AUDIT_ARCH_PPC64LE
+#elif defined(__s390x__)
+#define ARCHITECTURE AUDIT_ARCH_S390X
+#endif
+
+#if __has_include(<linux/landlock.h>)
+#include <linux/landlock.h>
+#else /* headers of before Linux 5.13; the program may run on a later one */
+#define __NR_landlock_create_ruleset 444
+#define __NR_landlock_add_rule 445
+#define __NR_landlock_restrict_self 446
+#define LANDLOCK_CREATE_RULESET_VERSION 1
+#define LANDLOCK_ACCESS_FS_READ_FILE (1ULL << 2)
+#define LANDLOCK_ACCESS_FS_MAKE_SYM (1ULL << 12)
+#define LANDLOCK_RULE_PATH_BENEATH 1
+struct landlock_path_beneath_attr {
+	uint64_t allowed_access;
+	int32_t parent_fd;
+} __attribute__((packed));
+#endif
+#ifndef LANDLOCK_SCOPE_SIGNAL
+#define LANDLOCK_SCOPE_SIGNAL (1ULL << 1)
 #endif
 
 /* As of the interface's version 6; earlier kernels know its beginning. */
 struct ruleset {
 	uint64_t handled_access_fs, handled_access_net, scoped;
 };
-#ifndef LANDLOCK_SCOPE_SIGNAL
-#define LANDLOCK_SCOPE_SIGNAL (1ULL << 1)
-#endif
 
 /* A Landlock ruleset, or -1 where the kernel has none of what is asked for. */
 static int create_ruleset(uint64_t access, uint64_t scoped)
@@ -63,9 +87,22 @@ static int create_ruleset(uint64_t access, uint64_t scoped)
 #define DENY (SECCOMP_RET_ERRNO | EPERM)
 #define ALLOW(call) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 1), RETURN(SECCOMP_RET_ALLOW)
-/* Arguments are 64 bits; what we compare fits the lower half (little-endian machines only). */
-#define ARGUMENT(n) LOAD(args[n])
-#define UPPER_HALF(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n]) + 4)
+/* Arguments are 64 bits, loaded in halves; what we compare fits the lower half. */
+#define HALF(n, offset) \
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n]) + (offset))
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ARGUMENT(n) HALF(n, 0)
+#define UPPER_HALF(n) HALF(n, 4)
+#else
+#define ARGUMENT(n) HALF(n, 4)
+#define UPPER_HALF(n) HALF(n, 0)
+#endif
+/* The allowed call with the highest number. */
+#ifdef __NR_futex_time64
+#define LAST_CALL __NR_futex_time64
+#else
+#define LAST_CALL __NR_mlock2
+#endif
 /* ALLOW the call if its argument n is NULL. */
 #define ALLOW_NULL(call, n) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 6), ARGUMENT(n), \
@@ -96,7 +133,7 @@ static int filter_calls(pid_t child)
 		RETURN(SECCOMP_RET_KILL_PROCESS),
 		LOAD(nr),
 		/* No newer call is allowed. The kernel asks the filter about every call there is. */
-		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, __NR_getrandom, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_CALL, 0, 1),
 		RETURN(DENY),
 		/* Relaying, most used first. */
 		ALLOW(ppoll),
@@ -125,7 +162,11 @@ static int filter_calls(pid_t child)
 		ALLOW(clock_gettime),
 		ALLOW(getrandom),
 		ALLOW(brk),
+#ifdef __s390x__
+		ALLOW(mmap), /* its arguments are in memory, where a filter cannot look */
+#elif !defined(__NR_mmap2)
 		ALLOW_WITHOUT(mmap, 2, PROT_EXEC),
+#endif
 		ALLOW_WITHOUT(mprotect, 2, PROT_EXEC),
 		ALLOW(munmap),
 		ALLOW(mremap),
@@ -143,6 +184,25 @@ static int filter_calls(pid_t child)
 		ALLOW(restart_syscall),
 		ALLOW(getpid), /* syslog(3) */
 		ALLOW(exit_group),
+#ifdef __NR_sigreturn
+		ALLOW(sigreturn),
+#endif
+#ifdef __NR_clock_gettime64 /* 32-bit systems: the same with 64-bit times and offsets */
+		ALLOW(ppoll_time64),
+		ALLOW_IF(fcntl64, 1, F_SETFD, F_SETFD),
+		ALLOW(clock_gettime64),
+		ALLOW_WITHOUT(mmap2, 2, PROT_EXEC),
+		ALLOW(futex_time64),
+#endif
+#if defined(__i386__) || defined(__s390x__)
+		/* The C library's way to the socket calls above. Their arguments are in memory, so
+		 * neither sendto's address nor the option is checked. */
+		ALLOW_IF(socketcall, 0, SYS_SEND, SYS_RECV),
+		ALLOW_IF(socketcall, 0, SYS_SENDTO, SYS_RECVFROM),
+		ALLOW_IF(socketcall, 0, SYS_RECVMSG, SYS_SHUTDOWN),
+		ALLOW_IF(socketcall, 0, SYS_GETSOCKOPT, SYS_SETSOCKOPT),
+		ALLOW_IF(socketcall, 0, SYS_GETPEERNAME, SYS_GETSOCKNAME),
+#endif
 #ifdef __SANITIZE_ADDRESS__
 		ALLOW(sigaltstack),
 		ALLOW(gettid),
