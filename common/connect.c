@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "address.h"
+#include "side.h"
 #include "wait.h"
 
 #define BEGIN_ONLY 0 /* as a deadline: do not wait */
@@ -21,6 +22,8 @@
 static int fail_to_connect(const char *target, const char *tried, const char *from, int error,
     struct outcome *outcome)
 {
+	if (error == ECONNRESET || error == EPIPE) /* it was connected, if only for a moment */
+		return fail(outcome, EX_IOERR, "the far side was lost: %s", strerror(error));
 	return fail(outcome, error == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
 	    "cannot connect to %s%s%s%s%s%s: %s", target, tried != NULL ? " (" : "",
 	    tried != NULL ? tried : "", tried != NULL ? ")" : "", from != NULL ? " from " : "",
@@ -31,7 +34,6 @@ static int fail_to_connect(const char *target, const char *tried, const char *fr
 static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
     int64_t deadline)
 {
-	static const struct linger reset = { .l_onoff = 1 };
 	bool begin = deadline == BEGIN_ONLY;
 	int type = SOCK_STREAM | SOCK_CLOEXEC | (begin ? SOCK_NONBLOCK : 0);
 	int fd = socket(address->sa_family, type, 0), on = 1, error;
@@ -43,8 +45,7 @@ static int try_address(const struct sockaddr *address, socklen_t size, const str
 	/* connect(2) heeds this, also where the queue of a UNIX socket is full. */
 	if (!begin)
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-	/* If nobody comes to use it, it is broken, not ended. */
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	side_break_on_close(fd); /* if nobody comes to use it */
 	/* A port that an earlier connection came from may still be in TIME_WAIT. */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if ((begin || left > 0) &&
@@ -174,7 +175,5 @@ int connect_end(int fd, const char *target, const char *bind_text, int64_t deadl
 			return fail_signal(outcome, signal_stop, " before the far side was ready");
 	if (count > 0)
 		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-	if (error == ECONNRESET) /* it was connected, if only for a moment */
-		return fail(outcome, EX_IOERR, "the far side was lost: %s", strerror(error));
 	return error == 0 ? 0 : fail_to_connect(target, NULL, bind_text, error, outcome);
 }

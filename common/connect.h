@@ -10,7 +10,7 @@
  * Connect a stream socket to `target`, an address that address_split() accepts, from the local
  * address `bind`, which address_split_local() accepts, or NULL. All addresses of a name are tried
  * in turn, each with an equal share of the time that is left until `deadline`. Returns the socket,
- * close-on-exec, or -1 with the outcome (69, or 75 at the deadline) set: it names
+ * close-on-exec, or -1 with the outcome (69, 74, 75 at the deadline) set: it names
  * the address and the reason.
  */
 int connect_to(const char *target, const char *bind, int64_t deadline, struct outcome *);

@@ -14,6 +14,7 @@
 #include "connect.h"
 #include "sandbox.h"
 #include "secret.h"
+#include "side.h"
 #include "wait.h"
 
 #define LAUNCHER_CONTROL 3
@@ -185,6 +186,7 @@ static int receive_from_command(struct launcher *launcher, int64_t deadline,
 	if (receive(launcher, launcher->socket, &byte, 1, &fd, deadline, "passed back no socket",
 		outcome) == -1)
 		return -1;
+	side_break_on_close(fd);
 	close(launcher->socket);
 	launcher->socket = -1;
 	if (launcher_finish(launcher, deadline, outcome) != 0)

@@ -15,6 +15,7 @@
 #include "connect.h"
 #include "records.h"
 #include "secret.h"
+#include "side.h"
 #include "wait.h"
 
 #define PAUSE (SECOND / 10) /* after a failure to accept or fork */
@@ -136,14 +137,12 @@ static bool is_accepting(const struct listener *l)
  */
 static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 {
-	static const struct linger reset = { .l_onoff = 1 };
 	struct sockaddr_storage from = { 0 };
 	socklen_t size = sizeof(from);
 
 	l->held = accept4(fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
 	if (l->held != -1) {
-		/* If nobody comes to serve it, it is broken, not ended. */
-		setsockopt(l->held, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		side_break_on_close(l->held); /* if nobody comes to serve it */
 		l->remote = (struct address){ 0 };
 		address_from(&l->remote, &from, size);
 		return 0;

@@ -26,24 +26,16 @@ static void set_option(int fd, int level, int option)
 	setsockopt(fd, level, option, &on, sizeof(on));
 }
 
-/* With linger the last close of a network socket resets it, also when the kernel closes it. */
-static void set_linger(const struct end *end, bool on)
+static void set_linger(int fd, bool on)
 {
 	struct linger linger = { .l_onoff = on, .l_linger = 0 };
 
-	if (end->kind == END_TCP)
-		setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-static enum end_kind set_up_socket(int fd, int family, bool keepalive)
+void side_break_on_close(int fd)
 {
-	set_option(fd, SOL_SOCKET, SO_OOBINLINE);
-	if (family == AF_UNIX)
-		return END_UNIX;
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (keepalive)
-		set_option(fd, SOL_SOCKET, SO_KEEPALIVE);
-	return END_TCP;
+	set_linger(fd, true);
 }
 
 static enum end_kind set_up_output(int fd)
@@ -74,20 +66,24 @@ static void set_up(struct end *end, int fd, bool writing, bool keepalive)
 
 	end->fd = fd;
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (getsockname(fd, (struct sockaddr *)&address, &size) == 0 || errno != ENOTSOCK)
-		end->kind = set_up_socket(fd, address.ss_family, keepalive);
-	else
+	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0 && errno == ENOTSOCK) {
 		end->kind = writing ? set_up_output(fd) : END_SHARED;
-	set_linger(end, true);
+		return;
+	}
+	end->kind = address.ss_family == AF_UNIX ? END_UNIX : END_TCP;
+	side_break_on_close(fd);
+	set_option(fd, SOL_SOCKET, SO_OOBINLINE);
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY);
+	if (keepalive)
+		set_option(fd, SOL_SOCKET, SO_KEEPALIVE);
 }
 
 void side_set(struct side *side, const char *name, int in, int out, bool keepalive)
 {
 	*side = (struct side){ .name = name };
 	set_up(&side->in, in, false, keepalive);
-	if (in == out)
-		side->out = side->in;
-	else
+	side->out = side->in;
+	if (in != out)
 		set_up(&side->out, out, true, keepalive);
 }
 
@@ -148,8 +144,9 @@ void side_reset(struct side *side)
 
 void side_close(struct side *side)
 {
-	set_linger(&side->in, false);
-	set_linger(&side->out, false);
+	set_linger(side->in.fd, false);
+	if (side->out.fd != side->in.fd)
+		set_linger(side->out.fd, false);
 	side_reset(side);
 }
 

@@ -32,6 +32,12 @@ struct side {
 };
 
 /*
+ * If `fd` is a network socket, its last close resets the connection, also when the kernel closes it
+ * because the process has died. For a socket that has no side yet.
+ */
+void side_break_on_close(int fd);
+
+/*
  * Set up a side on descriptors `in` and `out`, which become close-on-exec. A pipe or terminal to
  * write to is reopened through /proc where that is allowed, because setting O_NONBLOCK on the one
  * we were given would change it for everyone who shares it. Urgent data is received in line.

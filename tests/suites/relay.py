@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -597,6 +598,36 @@ def every_signal_is_a_break():
         finish(enc, 74, 76)
         if os.path.exists("finished"):
             raise Wrong("signal %d showed the command a clean end" % number)
+        app.close()
+
+
+PASSES_AND_STAYS = """
+import array, fcntl, socket, struct, sys, time
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as far, socket.socket(fileno=1) as out:
+    socket.send_fds(out, [b"x"], [far.fileno()])
+    while struct.unpack("i", fcntl.ioctl(out, 0x5411, b"    "))[0] > 0:  # SIOCOUTQ: not received yet
+        time.sleep(0.001)
+open("passed", "w").close()
+time.sleep(100)
+"""
+
+
+@case
+def killed_before_a_passed_socket_is_used():
+    """With -p: killed while the command that passed back the socket has not ended yet, we still break the far side."""
+    with listening() as sock, tempfile.TemporaryDirectory() as place:
+        app, near = tcp_pair()
+        with open("secret", "rb") as key, open(place + "/secret", "wb") as copy:
+            copy.write(key.read())
+        enc = spawn("enc", near, command=["/usr/bin/python3", "-c", PASSES_AND_STAYS, str(sock.getsockname()[1])],
+                    options=["-p", "-o", "60"], cwd=place)
+        far = sock.accept()[0]
+        far.settimeout(LIMIT * SLOW)
+        while not os.path.exists(place + "/passed"):
+            time.sleep(0.01)
+        enc.kill()
+        expect("the far side", drain(far), (b"", "reset"))
+        finish(enc, -signal.SIGKILL)
         app.close()
 
 

@@ -165,3 +165,20 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))'
 	run -74 "$ENC" -k key -t "127.0.0.1:$port" <<<x
 	statuses dec 5 74
 }
+
+@test "-t: a target that resets at once was lost, however soon we notice: 74, not 69" {
+	background /usr/bin/python3 -c '
+import socket, struct
+s = socket.create_server(("127.0.0.1", 0), backlog=64)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+while True:
+    print(s.getsockname()[1], flush=True)
+    s.accept()[0].close()' >where
+	eventually 10 test -s where
+	serve dec "$DEC" -k key --verbose -t "127.0.0.1:$(head -n 1 where)"
+	for _ in {1..10}; do
+		run ! "$ENC" -k key -t "127.0.0.1:$port" <<<x
+	done
+	eventually 5 has_lines dec.err 10
+	run -1 grep -v 'the far side was lost: .*(status 74)' dec.err
+}
