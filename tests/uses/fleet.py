@@ -31,7 +31,7 @@ def one(host, port):
                 if machine == "-":
                     print("opened %s\n" % words[1], end="", flush=True)
                 machine = words[1]
-                time.sleep(0.005)
+                time.sleep(0.02)
             connection.close()
             if not broken:
                 print("kept %s\n" % machine, end="", flush=True)
