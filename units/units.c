@@ -358,11 +358,14 @@ static void put_service(FILE *unit, const struct source *source)
 
 	put_header(unit, source);
 	if (tunnel_one_service(tunnel))
-		/* A service that cannot start is tried again, slowly: its socket would be lost. */
+		/*
+		 * A service that cannot start is tried again, slowly: its socket would be lost. But
+		 * clients of one that was killed wait no more than 5 s.
+		 */
 		fprintf(unit,
 		    "After=renew-spipe.service renew-spipe@%s.service\nStartLimitIntervalSec=0\n\n[Service]\n"
 		    "Sockets=spipe-%s.socket\nExecReload=kill -HUP $MAINPID\n"
-		    "Restart=on-failure\nRestartSec=5\n",
+		    "Restart=on-failure\nRestartSec=2\n",
 		    tunnel->name, tunnel->name);
 	else
 		fputs("\n[Service]\n", unit);
