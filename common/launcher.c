@@ -82,7 +82,7 @@ static _Noreturn void run(int far, int control, const struct errand *errands, si
 	    (quiet && dup2(open("/dev/null", O_WRONLY), STDERR_FILENO) == -1) ||
 	    (control = fcntl(control, F_DUPFD, 10)) == -1 ||
 	    dup3(control, LAUNCHER_CONTROL, O_CLOEXEC) == -1 ||
-	    syscall(SYS_close_range, LAUNCHER_CONTROL + 1, ~0U, 0) != 0) /* musl has no function */
+	    syscall(__NR_close_range, LAUNCHER_CONTROL + 1, ~0U, 0) != 0) /* musl has no function */
 		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent || read(LAUNCHER_CONTROL, &index, sizeof(index)) != sizeof(index) ||
