@@ -110,7 +110,7 @@ static void print_live(const struct tunnel_state *tunnel)
 	char age[32], in[32], out[32];
 	int used;
 
-	printf("\nNow: %zu connections, %zu strangers\n", tunnel_live(tunnel, false),
+	printf("\nConnections now: %zu, strangers: %zu\n", tunnel_live(tunnel, false),
 	    tunnel_live(tunnel, true));
 	if (tunnel->live_count > 0)
 		printf("      AGE      IN     OUT  KEY             PEER\n");
@@ -128,8 +128,8 @@ static void print_ended(const struct tunnel_state *tunnel)
 {
 	uint64_t count;
 
-	printf("\nEnded: %" PRIu64 " served, %" PRIu64 " refused\n", served(tunnel),
-	    refused(tunnel));
+	printf("\nConnections that have ended: %" PRIu64 " served, %" PRIu64 " refused\n",
+	    served(tunnel), refused(tunnel));
 	for (size_t r = 0; r < REPORT_RESULTS; r++) {
 		count = tunnel_ended(tunnel, r);
 		if (count > 0)
@@ -160,9 +160,10 @@ static void print_details(const struct tunnel_state *tunnel)
 {
 	char since[32];
 
-	printf("%s: %s from %s to %s\n", tunnel->name, tunnel->role, tunnel->listen,
-	    tunnel->target);
-	printf("%s since %s\n", tunnel->state, format_time(tunnel->since, since));
+	printf("%s", tunnel->name);
+	if (*tunnel->role != '\0')
+		printf(": %s from %s to %s", tunnel->role, tunnel->listen, tunnel->target);
+	printf("\n%s since %s\n", tunnel->state, format_time(tunnel->since, since));
 	print_live(tunnel);
 	print_ended(tunnel);
 	print_keys(tunnel);

@@ -155,7 +155,7 @@ talk() {
 	eventually 30 is 't["connections"][0]["bytes_in"], t["connections"][0]["bytes_out"]' '(7, 7)' each
 	is '8 < t["connections"][0]["seconds"] < 120' True open # it took that long to say 8
 	run -0 inside spipectl status open
-	[[ $output == *'Now: 1 connections, 0 strangers'*' 8       8  alice           127.0.0.1:'* ]]
+	[[ $output == *'Connections now: 1, strangers: 0'*' 8       8  alice           127.0.0.1:'* ]]
 }
 
 @test "status: for people, within 80 columns" {
