@@ -35,6 +35,7 @@ CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
 LIBDIR ?= $(PREFIX)/lib/spipe-filters# what only units run
 ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty root directory of the services
+DOCDIR ?= $(PREFIX)/share/doc/spipe-filters# examples for fail2ban and nftables
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
 yes = $(filter yes,$(strip $(1)))
@@ -120,7 +121,7 @@ $(BUILD)/paths: FORCE
 
 # Programs and units may be started in any directory.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
-$(foreach name,PREFIX BINDIR MANDIR UNITDIR CATALOGDIR GENERATORDIR LIBDIR ROOTDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
+$(foreach name,PREFIX BINDIR MANDIR UNITDIR CATALOGDIR GENERATORDIR LIBDIR ROOTDIR DOCDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
 	$(error $(name) must be an absolute path, not $($(name)))))
 endif
 
@@ -163,11 +164,12 @@ coverage:
 mutants:
 	tests/mutants/run
 
+examples := $(wildcard fail2ban/*/*.conf nftables/*.nft)
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice units/*.path units/*.timer))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g'
 # The manual pages contain the default paths, because they are read in the source tree, too.
 page = sed -e 's|/usr/local/bin|$(BINDIR)|g' -e 's|/usr/local/lib/systemd/system-generators|$(GENERATORDIR)|g' \
-	-e 's|/usr/local/share/doc/spipe-filters/xinetd|$(XINETDDIR)|g'
+	-e 's|/usr/local/share/doc/spipe-filters/xinetd|$(XINETDDIR)|g' -e 's|/usr/local/share/doc/spipe-filters|$(DOCDIR)|g'
 # $(call pages,SECTION): its manual pages; spipe-dec.1 is a link.
 pages = for page in $(notdir $(wildcard man/*.$(1))); do \
 	if [ -L man/$$page ]; then \
@@ -184,6 +186,7 @@ install: all
 	for file in $(notdir $(wildcard xinetd/*)); do \
 		$(place) xinetd/$$file >$(DESTDIR)$(XINETDDIR)/$$file && \
 		chmod 644 $(DESTDIR)$(XINETDDIR)/$$file || exit 1; done
+	for file in $(examples); do $(INSTALL) -D -m 644 $$file $(DESTDIR)$(DOCDIR)/$$file || exit 1; done
 ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)/spipe-.service.d $(DESTDIR)$(GENERATORDIR) \
 		$(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8
@@ -211,6 +214,7 @@ uninstall:
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man5/%,$(wildcard man/*.5))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man7/%,$(wildcard man/*.7))
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard man/*.8))
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(examples))
 	rm -f $(patsubst xinetd/%,$(DESTDIR)$(XINETDDIR)/%,$(wildcard xinetd/*))
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
@@ -218,6 +222,7 @@ uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/renew $(DESTDIR)$(CATALOGDIR)/spipe-filters.catalog
 	units/make-root -r $(DESTDIR)$(ROOTDIR)
 	-rmdir $(DESTDIR)$(UNITDIR)/spipe-.service.d $(dir $(DESTDIR)$(ROOTDIR)) \
+		$(sort $(addprefix $(DESTDIR)$(DOCDIR)/,$(dir $(examples)))) $(DESTDIR)$(DOCDIR)/fail2ban \
 		$(DESTDIR)$(CATALOGDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(XINETDDIR) $(dir $(DESTDIR)$(XINETDDIR)) 2>/dev/null
 
 clean:

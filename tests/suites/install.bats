@@ -35,6 +35,9 @@ installed() {
 		/opt/pipe/lib/systemd/system/spipe-enc.socket
 		/opt/pipe/lib/systemd/system/spipe-enc@.service
 		/opt/pipe/lib/systemd/system/spipe.slice
+		/opt/pipe/share/doc/spipe-filters/fail2ban/filter.d/spipe-dec.conf
+		/opt/pipe/share/doc/spipe-filters/fail2ban/jail.d/spipe-dec.conf
+		/opt/pipe/share/doc/spipe-filters/nftables/spipe-dec.nft
 		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-dec
 		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-enc
 		/opt/pipe/share/man/man1/spipe-dec.1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# spipectl status and metrics, and what others make of the journal, under a real systemd.
+# spipectl status and metrics, and what others make of the journal, under a real systemd; limits for strangers outside.
 # shellcheck disable=SC2154
 
 load ../helpers/lib
@@ -19,7 +19,7 @@ setup_file() {
 		asleep	dec	127.0.0.1:8103	127.0.0.1:9000	clients/ noauto
 		full	dec	127.0.0.1:8104	127.0.0.1:9000	clients/ strangers=2
 		open	dec	127.0.0.1:8105	127.0.0.1:9000	clients/
-		banned	dec	127.0.0.1:8106	127.0.0.1:9000	clients/
+		banned	dec	[::]:8106	127.0.0.1:9000	clients/
 		shown	dec	127.0.0.1:8107	127.0.0.1:9000	clients/
 		metered	dec	127.0.0.1:8108	127.0.0.1:9000	clients/
 		scraped	dec	127.0.0.1:8109	127.0.0.1:9000	clients/
@@ -49,9 +49,9 @@ send() {
 	cmp in out
 }
 
-# stranger PORT [FROM]: a connection that proves nothing, and ends.
+# stranger PORT [FROM [TO]]: a connection that proves nothing, and ends.
 stranger() {
-	near nc -s "${2:-127.0.0.1}" -N 127.0.0.1 "$1" </dev/null >nc.out
+	near nc -s "${2:-127.0.0.1}" -N "${3:-127.0.0.1}" "$1" </dev/null >nc.out
 }
 
 # field EXPRESSION WORD...: an expression of Python about t, what `spipectl status --json WORD...` says of its
@@ -259,4 +259,68 @@ metric() {
 	}
 	eventually 10 explained
 	grep -q 'Without a key ("-"), the peer 127.0.0.1:[0-9]* has not' explained
+}
+
+@test "fail2ban bans who has proved no key, and nobody else" {
+	command -v fail2ban-server >/dev/null || skip 'needs fail2ban'
+	/usr/bin/python3 -c 'import systemd.journal' || skip 'needs python3-systemd'
+	local etc=$ROOT/shared/fail2ban
+	near ip address add 2001:db8:1::77/128 dev lo
+	cp -r /etc/fail2ban "$etc"
+	rm -f "$etc"/jail.d/*
+	cp -r "$TESTS/../fail2ban/." "$etc"
+	printf '[Definition]\nactionban = echo <ip> >>/srv/banned\n' >"$etc/action.d/note.conf"
+	printf '[Definition]\nlogtarget = /srv/fail2ban.log\ndbfile = None\n' >"$etc/fail2ban.local"
+	printf '[DEFAULT]\nbanaction = note\nignoreself = false\n' >"$etc/jail.local"
+	inside systemd-run -q --unit=ban fail2ban-server -c /srv/fail2ban -s /run/ban.sock -p /run/ban.pid -xf start
+	eventually 20 grep -qs "Jail 'spipe-dec' started" "$ROOT/shared/fail2ban.log"
+	echo_server
+	for _ in 1 2 3 4 5 6; do
+		stranger 8106 127.0.0.77
+		stranger 8106 2001:db8:1::77 ::1
+		send 8106 clients/alice 100
+	done
+	stranger 8106 127.0.0.78
+	banned() { diff <(sort "$ROOT/shared/banned") <(printf '127.0.0.77\n2001:db8:1::77\n') >/dev/null; }
+	eventually 20 banned
+	# It has seen the others, too, and has not banned them.
+	eventually 10 is 't["served"], t["refused"]' '(6, 13)' banned
+	eventually 10 grep -q 'Found 127.0.0.78' "$ROOT/shared/fail2ban.log"
+	banned
+	run ! grep -E 'Found 127.0.0.1|ERROR' "$ROOT/shared/fail2ban.log"
+	inside systemctl stop ban
+}
+
+# begins FROM: a connection to port 8113 from there comes about.
+begins() {
+	near nc -w 1 -s "$1" -z 2001:db8:2::1 8113
+}
+
+@test "nftables: connections are counted by address, and for IPv6 by network" {
+	command -v nft >/dev/null || skip 'needs nft'
+	for address in 1::1 1::2 2::1; do
+		near ip address add "2001:db8:$address/128" dev lo
+	done
+	near_background nc -kl 2001:db8:2::1 8113 >nc.out
+	near_background nc -kl 127.0.0.1 8113 >nc.out
+	eventually 5 listens 8113
+	near nft -c -f "$TESTS/../nftables/spipe-dec.nft"
+	sed -e 's/8025/8113/' -e 's,20/second burst 200,1/hour burst 3,' "$TESTS/../nftables/spipe-dec.nft" >limit.nft
+	[ "$(diff limit.nft "$TESTS/../nftables/spipe-dec.nft" | grep -c '^<')" -eq 3 ]
+	near nft -f limit.nft
+	begins 2001:db8:1::1
+	begins 2001:db8:1::2
+	begins 2001:db8:1::1
+	run ! begins 2001:db8:1::2
+	run ! begins 2001:db8:1::1
+	begins 2001:db8:2::1
+	for address in 1 1 1 2; do
+		near nc -w 1 -s "127.0.0.$address" -z 127.0.0.1 8113
+	done
+	run ! near nc -w 1 -s 127.0.0.1 -z 127.0.0.1 8113
+	# Twice is not twice as many.
+	near nft -f limit.nft
+	[ "$(near nft list ruleset | grep -c 'jump new')" -eq 1 ]
+	near nft delete table inet spipe-dec
+	begins 2001:db8:1::2
 }
