@@ -135,6 +135,9 @@ installed() {
 		/man/man7/spipe-filters.7
 		/sbin/spipe-dec
 		/sbin/spipe-enc
+		/usr/local/share/doc/spipe-filters/fail2ban/filter.d/spipe-dec.conf
+		/usr/local/share/doc/spipe-filters/fail2ban/jail.d/spipe-dec.conf
+		/usr/local/share/doc/spipe-filters/nftables/spipe-dec.nft
 		/usr/local/share/doc/spipe-filters/xinetd/spipe-dec
 		/usr/local/share/doc/spipe-filters/xinetd/spipe-enc
 	END
