@@ -7,7 +7,7 @@ suites/relay.py [-l] [CASE...]         the same for one suite
 A case is a function: it passes when it returns, fails when it raises and is skipped by Skip. It runs in a process and in
 an empty directory of its own, with $ENC and $DEC set, a key of peer.py's in ./secret, and nothing but /dev/null
 as descriptors 6 and 7, which are for the far side. Its children, and theirs, are killed when it ends. TIMEOUT is how
-many seconds it may take (default 120).
+many seconds it may take (default 300).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SECRET = b"a key file that is no secret at all, for it is in the tests"
-TIMEOUT = int(os.environ.get("TIMEOUT", "120"))
+TIMEOUT = int(os.environ.get("TIMEOUT", "300"))
 FOREIGN = """CREDENTIALS_DIRECTORY LISTEN_FDS LISTEN_PID LISTEN_FDNAMES NOTIFY_SOCKET JOURNAL_STREAM REMOTE_ADDR
     REMOTE_PORT REMOTE_HOST TCPREMOTEIP TCPREMOTEPORT SOCAT_PEERADDR SOCAT_PEERPORT""".split()
 PR_SET_CHILD_SUBREAPER = 36

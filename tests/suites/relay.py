@@ -26,7 +26,7 @@ import tty
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
 import start
-from peer import LIMIT, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
+from peer import LIMIT, PROMPT, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
 from start import Listener, connected, each_way, listening, no_delay, place, said, serving
 from suite import Wrong, case, expect, far_side, main
 
@@ -175,7 +175,7 @@ def half_close(which):
         sender.join()
         second.shutdown(socket.SHUT_WR)
         ended(first)
-        tunnel.finish(0, 0, seconds=1.0)
+        tunnel.finish(0, 0, seconds=PROMPT)
 
 
 @each_way(case)
@@ -213,7 +213,7 @@ def end_follows_data():
             thread.join()
         if results != [(data[1], "end"), (data[0], "end")]:
             raise Wrong("%d bytes: got %s" % (size, [(len(r[0]), r[1]) for r in results]))
-        tunnel.finish(0, 0, seconds=1.0)
+        tunnel.finish(0, 0, seconds=PROMPT)
 
 
 @each_way(case)
@@ -225,7 +225,7 @@ def close_at_once():
         first.close()
         ended(second)
         second.close()
-        tunnel.finish(0, 0, seconds=1.0)
+        tunnel.finish(0, 0, seconds=PROMPT)
 
 
 @each_way(case)
@@ -239,7 +239,7 @@ def no_delay_at_the_end():
         ended(tunnel.service)
         tunnel.service.shutdown(socket.SHUT_WR)
         ended(tunnel.app)
-        tunnel.finish(0, 0, seconds=0.5)
+        tunnel.finish(0, 0, seconds=PROMPT)
 
 
 # --- flow -----------------------------------------------------------------------------------------------
@@ -447,7 +447,7 @@ def lost(which, how):
     if not had_end:
         _, end = drain(second)
         expect("the other side saw", end, "reset")
-    tunnel.finish(74, (74, 76), seconds=1.0) if which == 0 else tunnel.finish((74, 76), 74, seconds=1.0)
+    tunnel.finish(74, (74, 76), seconds=PROMPT) if which == 0 else tunnel.finish((74, 76), 74, seconds=PROMPT)
 
 
 for _which, _name in (0, "app"), (1, "service"):
@@ -467,7 +467,7 @@ def close_with_unread():
         _, end = drain(second)
         expect("the other side saw", end, "reset")
         for process in tunnel.enc, tunnel.dec:
-            finish(process, 74, 76, seconds=1.0)
+            finish(process, 74, 76, seconds=PROMPT)
 
 
 def signalled(number):
@@ -485,7 +485,7 @@ def signalled(number):
         message = read_all(process.stderr.fileno())
         if message and (message.count("\n") != 1 or not message.startswith("spipe-%s: " % victim)):
             raise Wrong("stderr was %r" % message)
-        finish(other, 74, seconds=1.0)
+        finish(other, 74, seconds=PROMPT)
 
 
 for _signal in "TERM", "INT", "HUP":
@@ -646,7 +646,7 @@ def signal_in_a_flood():
     while int(open("/proc/%d/stat" % dec.pid).read().rsplit(")", 1)[1].split()[11]) < 30:
         time.sleep(0.01)  # until 0.3 s of CPU are spent on it
     dec.send_signal(signal.SIGTERM)
-    finish(dec, -signal.SIGTERM, seconds=1)
+    finish(dec, -signal.SIGTERM, seconds=PROMPT)
     finish(enc, 74)
 
 
@@ -690,8 +690,8 @@ def command_fails_at_the_end():
         # Whether a failure after the last byte is a break for the client is not promised: the bytes are.
         data, _ = drain(app)
         expect("what it said", data, b"bye" if "bye" in script else b"")
-        finish(dec, 69, seconds=1.0, says=words)
-        finish(enc, 0, 74, 76, seconds=1.0)
+        finish(dec, 69, seconds=PROMPT, says=words)
+        finish(enc, 0, 74, 76, seconds=PROMPT)
 
 
 @case
@@ -1064,8 +1064,8 @@ def near_pipes():
     enc, dec = echo_through((in_read, out_write), out_read, in_write, lambda: os.close(in_write))
     os.close(out_write)
     expect("the end", os.read(out_read, 1), b"")
-    finish(enc, 0, seconds=1)
-    finish(dec, 0, seconds=1)
+    finish(enc, 0, seconds=PROMPT)
+    finish(dec, 0, seconds=PROMPT)
 
 
 @case
@@ -1082,8 +1082,8 @@ def near_pipe_reader_goes():
     except subprocess.TimeoutExpired:
         pass
     os.write(in_write, b"comes back")
-    finish(enc, 74, seconds=1)
-    finish(dec, 74, 76, seconds=1)
+    finish(enc, 74, seconds=PROMPT)
+    finish(dec, 74, 76, seconds=PROMPT)
 
 
 @case
@@ -1126,8 +1126,8 @@ def near_socketpair():
     enc, dec = echo_through(near, app.fileno(), app.fileno(), lambda: app.shutdown(socket.SHUT_WR))
     near.close()
     ended(app)
-    finish(enc, 0, seconds=1)
-    finish(dec, 0, seconds=1)
+    finish(enc, 0, seconds=PROMPT)
+    finish(dec, 0, seconds=PROMPT)
 
 
 def non_blocking(fd):
