@@ -1389,6 +1389,16 @@ def near_stderr_is_the_wire():
         expect("%s %s sent" % (options, command), data, b"")
         if process.wait(3 * SLOW) not in (64, 69, 78):
             raise Wrong("status %d after %s %s" % (process.returncode, options, command))
+    # Two sockets as the near side, and stderr is one of them.
+    for stderr in 0, 1:
+        wires, nears = zip(tcp_pair(), tcp_pair())
+        process = spawn("dec", nears, command=["true"], options=("-K", "no-such-directory"), stderr=nears[stderr])
+        for near in nears:
+            near.close()
+        for wire in wires:
+            wire.settimeout(LIMIT * SLOW)
+            expect("sent to one of two sockets", drain(wire)[0], b"")
+        expect("status", process.wait(3 * SLOW), 78)
     # spipe-enc's near side is the plaintext: there, too, no diagnostics, neither ours nor the command's.
     for command in None, ["sh", "-c", "echo diagnostics >&2; head -c 400 /dev/urandom; cat >/dev/null"]:
         app, near = tcp_pair()

@@ -284,6 +284,7 @@ static const char *outcome(const struct attempt *attempt, int inside)
 	int status;
 
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setpgid(0, 0); /* kill(0, ...) is for us alone */
 		signal(SIGSYS, SIG_DFL);
 		if (inside)
