@@ -144,8 +144,8 @@ static long send_elsewhere(const struct sockaddr_un *to)
 /* The same with an address in memory whose lower half is that of NULL. */
 static long send_far_elsewhere(void)
 {
-	struct sockaddr_un *far = mmap((void *)(uintptr_t)(1ULL << 32), 4096, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	struct sockaddr_un *far = mmap((void *)(uintptr_t)(1ULL << 32), 4096,
+	    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
 	if (far == MAP_FAILED)
 		return -1;
