@@ -79,6 +79,16 @@ static void warn_of_keys(const struct tunnel *tunnel)
 	}
 }
 
+/* Report a wrong line, and have systemd show it: the kernel's log is not to be had in every container. */
+static void report_wrong(int dir, const struct tunnel *tunnel, const char *reason)
+{
+	char problem[PATH_MAX + 512];
+
+	say(LEVEL_ERROR, tunnel->line, "%s", reason);
+	snprintf(problem, sizeof(problem), "%s:%u: %s", table_path, tunnel->line, reason);
+	units_write_wrong(dir, tunnel, problem);
+}
+
 /* Returns the exit status. */
 static int write_all(int dir, FILE *file)
 {
@@ -93,7 +103,7 @@ static int write_all(int dir, FILE *file)
 		if (found == TABLE_TUNNEL)
 			warn_of_keys(&tunnel);
 		if (found == TABLE_WRONG || units_write(dir, &tunnel, table_path, &outcome) != 0) {
-			say(LEVEL_ERROR, table.line, "%s", outcome.reason);
+			report_wrong(dir, &tunnel, outcome.reason);
 			result = 1;
 		}
 	}

@@ -135,7 +135,7 @@ static bool is_path(const char *text)
 
 /* --- fields ------------------------------------------------------------------------------ */
 
-static int check_name(const char *name, struct outcome *outcome)
+static int check_name(struct tunnel *tunnel, char *name, struct outcome *outcome)
 {
 	if (strlen(name) > NAME_LONGEST)
 		return wrong(outcome, "NAME is longer than %d characters", NAME_LONGEST);
@@ -144,6 +144,7 @@ static int check_name(const char *name, struct outcome *outcome)
 		return wrong(outcome, "NAME may hold letters and digits, and _ . - between them");
 	if (strcmp(name, "enc") == 0 || strcmp(name, "dec") == 0)
 		return wrong(outcome, "NAME %s would replace the unit spipe-%s.socket", name, name);
+	tunnel->name = name;
 	return 0;
 }
 
@@ -176,6 +177,7 @@ static int check_listen(struct tunnel *tunnel, char *text, struct outcome *outco
 		address->host = "127.0.0.1";
 		address->numeric = true;
 	}
+	tunnel->listens = true;
 	return 0;
 }
 
@@ -453,18 +455,37 @@ static int next_field(char **line, char **field, struct outcome *outcome)
 	return 0;
 }
 
+static int check_role(struct tunnel *tunnel, char *text, struct outcome *outcome)
+{
+	tunnel->role = strcmp(text, "enc") == 0 ? ROLE_ENC : ROLE_DEC;
+	return tunnel->role == ROLE_ENC || strcmp(text, "dec") == 0
+	    ? 0
+	    : wrong(outcome, "ROLE is enc or dec");
+}
+
 static int check_line(struct table *table, struct tunnel *tunnel, char *line,
     struct outcome *outcome)
 {
-	static const char *const names[] = { "NAME", "ROLE", "LISTEN", "TARGET", "KEY" };
-	char *field[5], *words, *word;
+	static const struct {
+		const char *name;
+		int (*check)(struct tunnel *, char *, struct outcome *);
+	} fields[] = {
+		{ "NAME", check_name },
+		{ "ROLE", check_role },
+		{ "LISTEN", check_listen },
+		{ "TARGET", check_target },
+		{ "KEY", add_key },
+	};
+	char *field, *words, *word;
 
-	for (size_t i = 0; i < 5; i++) {
-		if (next_field(&line, &field[i], outcome) != 0)
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		if (next_field(&line, &field, outcome) != 0)
 			return -1;
-		if (*field[i] == '\0')
+		if (*field == '\0')
 			return wrong(outcome,
-			    "%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", names[i]);
+			    "%s is missing: NAME ROLE LISTEN TARGET KEY [OPTIONS]", fields[i].name);
+		if (fields[i].check(tunnel, field, outcome) != 0)
+			return -1;
 	}
 	if (next_field(&line, &words, outcome) != 0)
 		return -1;
@@ -472,16 +493,6 @@ static int check_line(struct table *table, struct tunnel *tunnel, char *line,
 		return wrong(outcome,
 		    "too many fields: quote a command that contains blanks, and "
 		    "separate options with commas");
-
-	tunnel->name = field[0];
-	if (check_name(field[0], outcome) != 0)
-		return -1;
-	tunnel->role = strcmp(field[1], "enc") == 0 ? ROLE_ENC : ROLE_DEC;
-	if (tunnel->role == ROLE_DEC && strcmp(field[1], "dec") != 0)
-		return wrong(outcome, "ROLE is enc or dec");
-	if (check_listen(tunnel, field[2], outcome) != 0 ||
-	    check_target(tunnel, field[3], outcome) != 0 || add_key(tunnel, field[4], outcome) != 0)
-		return -1;
 	if (*words == '\0')
 		words = NULL;
 	while ((word = strsep(&words, ",")) != NULL)
@@ -500,6 +511,7 @@ enum table_result table_next(struct table *table, struct tunnel *tunnel, struct 
 	char *first, *bad;
 	ssize_t length;
 
+	*tunnel = (struct tunnel){ .line = table->line };
 	do {
 		length = getline(&table->text, &table->size, table->file);
 		if (length == -1) {
@@ -509,13 +521,12 @@ enum table_result table_next(struct table *table, struct tunnel *tunnel, struct 
 			fail(outcome, EX_IOERR, "cannot read: %s", strerror(errno));
 			return TABLE_WRONG;
 		}
-		table->line++;
+		tunnel->line = ++table->line;
 		if (table->text[length - 1] == '\n')
 			table->text[--length] = '\0';
 		first = table->text + strspn(table->text, " \t");
 	} while (*first == '#' || first == table->text + length);
 
-	*tunnel = (struct tunnel){ .line = table->line };
 	for (bad = first; (*bad >= ' ' && *bad < 0x7f) || *bad == '\t'; bad++)
 		;
 	if (length >= LINE_SIZE)

@@ -55,11 +55,16 @@ enum tunnel_option {
 	TUNNEL_OPTIONS
 };
 
-/* One line, checked. The strings belong to the table and last until the next call of table_next. */
+/*
+ * One line, checked. The strings belong to the table and last until the next call of table_next. Of a
+ * wrong line, only these are meant to be used: `line`; `name`, NULL unless it is valid; `listens`, and
+ * `listen` if that is true.
+ */
 struct tunnel {
 	unsigned line;
 	const char *name;
 	enum role role;
+	bool listens;               /* listen is valid */
 	struct address_text listen; /* TCP: host is "" for all addresses */
 	struct address_text target; /* unused where there is a command */
 	const char *command;        /* of exec:, words with blanks in between; NULL: none */

@@ -31,6 +31,9 @@ struct source {
 	char watched[WATCHED_MOST][PATH_MAX + 32];
 	int watched_count;
 	const char *path; /* the one that the unit being written watches */
+	/* of a wrong line: what the names of its units begin with, and what is wrong */
+	char base[96];
+	const char *problem;
 };
 
 /* One word of an ExecStart= line, quoted, with everything escaped that systemd would expand. */
@@ -113,17 +116,35 @@ static void watch_name(char *name, size_t size, const char *path)
 
 /* --- the socket -------------------------------------------------------------------------- */
 
-static void put_tcp_listen(FILE *unit, const struct tunnel *tunnel)
+static void put_listen(FILE *unit, const struct address_text *address)
 {
-	const char *host = tunnel->listen.host;
-	bool v6 = strchr(host, ':') != NULL;
+	bool v6 = address->kind == ADDRESS_TCP && strchr(address->host, ':') != NULL;
 
-	fputs(v6 ? "ListenStream=[" : "ListenStream=", unit);
-	if (*host != '\0') {
-		put_value(unit, host);
-		fputs(v6 ? "]:" : ":", unit);
+	fputs("ListenStream=", unit);
+	switch (address->kind) {
+	case ADDRESS_UNIX: fputs(address->path, unit); break;
+	case ADDRESS_VSOCK: fprintf(unit, "vsock:%s:%s", address->host, address->port); break;
+	case ADDRESS_TCP:
+		fputs(v6 ? "[" : "", unit);
+		put_value(unit, address->host);
+		fprintf(unit, "%s%s%s", v6 ? "]" : "", *address->host != '\0' ? ":" : "",
+		    address->port);
 	}
-	fprintf(unit, "%s\n", tunnel->listen.port);
+	fputc('\n', unit);
+}
+
+static void put_unix_settings(FILE *unit, const struct tunnel *tunnel)
+{
+	const char *const *option = tunnel->option;
+
+	put_setting(unit, "SocketMode", option[TUNNEL_MODE] != NULL ? option[TUNNEL_MODE] : "0600");
+	put_setting(unit, "SocketUser", option[TUNNEL_USER]);
+	put_setting(unit, "SocketGroup", option[TUNNEL_GROUP]);
+	put_setting(unit, "RemoveOnStop", "yes");
+}
+
+static void put_tcp_settings(FILE *unit, const struct tunnel *tunnel)
+{
 	/* sockets.target is reached before the network has its addresses */
 	put_setting(unit, "FreeBind", "yes");
 	/* the client of the protocol speaks first; behind spipe-enc it is often the server */
@@ -163,7 +184,6 @@ static void put_accept_no(FILE *unit, const struct tunnel *tunnel)
 static void put_socket(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
-	const char *const *option = tunnel->option;
 	char name[NAME_MAX + 1];
 
 	put_header(unit, source);
@@ -175,28 +195,23 @@ static void put_socket(FILE *unit, const struct source *source)
 	}
 	if (watches_target(tunnel))
 		fprintf(unit, "Wants=spipe-%s.path\n", tunnel->name);
-	fprintf(unit, "\n[Socket]\nSlice=spipe.slice\n");
-	switch (tunnel->listen.kind) {
-	case ADDRESS_UNIX:
-		put_setting(unit, "ListenStream", tunnel->listen.path);
-		put_setting(unit, "SocketMode",
-		    option[TUNNEL_MODE] != NULL ? option[TUNNEL_MODE] : "0600");
-		put_setting(unit, "SocketUser", option[TUNNEL_USER]);
-		put_setting(unit, "SocketGroup", option[TUNNEL_GROUP]);
-		put_setting(unit, "RemoveOnStop", "yes");
-		break;
-	case ADDRESS_VSOCK:
-		fprintf(unit, "ListenStream=vsock:%s:%s\n", tunnel->listen.host,
-		    tunnel->listen.port);
-		break;
-	case ADDRESS_TCP: put_tcp_listen(unit, tunnel); break;
-	}
+	fputs("\n[Socket]\nSlice=spipe.slice\n", unit);
+	put_listen(unit, &tunnel->listen);
+	if (tunnel->listen.kind == ADDRESS_UNIX)
+		put_unix_settings(unit, tunnel);
+	else if (tunnel->listen.kind == ADDRESS_TCP)
+		put_tcp_settings(unit, tunnel);
 	if (tunnel_one_service(tunnel))
 		put_accept_no(unit, tunnel);
 	else
 		put_accept_yes(unit, tunnel);
 	/* by default a socket is turned off for good when it starts services too often */
 	put_setting(unit, "TriggerLimitIntervalSec", "0");
+	/* what `spipectl apply` compares with: the units that this socket was started from */
+	fprintf(unit,
+	    "ExecStartPost=-install -D -m 644 -t " UNITS_STARTED " " UNITS_LOADED
+	    "/spipe-%s.socket " UNITS_LOADED "/spipe-%s@.service\n",
+	    tunnel->name, tunnel->name);
 }
 
 /* --- the service ------------------------------------------------------------------------- */
@@ -406,6 +421,41 @@ static void put_exec_world(FILE *unit, const struct source *source)
 	    unit);
 }
 
+/* --- wrong lines ------------------------------------------------------------------------- */
+
+/*
+ * A wrong line has a socket, too, but one that cannot be started: `systemctl --failed` shows it, with
+ * what is wrong as its description. If the socket was started from a line that was right, it stays
+ * open through a daemon-reload, as the address is the same.
+ */
+static void put_wrong_header(FILE *unit, const struct source *source)
+{
+	fputs(
+	    "# Written by spipe-generator.\n\n[Unit]\nDocumentation=man:spipetab(5)\nDescription=",
+	    unit);
+	put_value(unit, source->problem);
+	/* of the service: a connection that starts it has the socket closed at once */
+	fputs("\nStartLimitBurst=1\n\n", unit);
+}
+
+static void put_wrong_socket(FILE *unit, const struct source *source)
+{
+	put_wrong_header(unit, source);
+	fprintf(unit, "[Socket]\nSlice=spipe.slice\nExecStartPre=false\nService=%s@0.service\n",
+	    source->base);
+	if (source->tunnel->listens)
+		put_listen(unit, &source->tunnel->listen);
+	else
+		fprintf(unit, "ListenStream=/run/%s.wrong\n", source->base);
+}
+
+/* A socket cannot be loaded without its service. */
+static void put_wrong_service(FILE *unit, const struct source *source)
+{
+	put_wrong_header(unit, source);
+	fputs("[Service]\nExecStart=false\n", unit);
+}
+
 /* --- what is watched --------------------------------------------------------------------- */
 
 /*
@@ -576,4 +626,31 @@ int units_write(int dir, const struct tunnel *tunnel, const char *table, struct 
 	if (write_unit(dir, socket_unit, put_socket, &source, outcome) != 0)
 		return -1;
 	return tunnel->option[TUNNEL_NOAUTO] == NULL ? want_socket(dir, socket_unit, outcome) : 0;
+}
+
+/* Write the units of a wrong line, unless others have those names. */
+static int write_wrong(int dir, const struct source *source, struct outcome *outcome)
+{
+	char socket_unit[128], service[128];
+
+	snprintf(socket_unit, sizeof(socket_unit), "%s.socket", source->base);
+	snprintf(service, sizeof(service), "%s@.service", source->base);
+	return write_unit(dir, service, put_wrong_service, source, outcome) == 0 &&
+		write_unit(dir, socket_unit, put_wrong_socket, source, outcome) == 0
+	    ? want_socket(dir, socket_unit, outcome)
+	    : -1;
+}
+
+void units_write_wrong(int dir, const struct tunnel *tunnel, const char *problem)
+{
+	struct source source = { .tunnel = tunnel, .problem = problem };
+	struct outcome outcome;
+
+	if (tunnel->name != NULL) {
+		snprintf(source.base, sizeof(source.base), "spipe-%s", tunnel->name);
+		if (write_wrong(dir, &source, &outcome) == 0)
+			return;
+	}
+	snprintf(source.base, sizeof(source.base), "spipetab-line-%u", tunnel->line);
+	write_wrong(dir, &source, &outcome);
 }

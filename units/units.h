@@ -4,6 +4,9 @@
 #include "outcome.h"
 #include "table.h"
 
+#define UNITS_LOADED "/run/systemd/generator" /* where systemd has the generator write */
+#define UNITS_STARTED "/run/spipe" /* copies: what each running socket was started from */
+
 /*
  * Write the unit files of a tunnel into the directory `dir`, and a link that has its socket started
  * at boot. No existing file is replaced. `source` is the path of the table, for comments in the
@@ -11,5 +14,12 @@
  * starts the others, has not been written.
  */
 int units_write(int dir, const struct tunnel *, const char *source, struct outcome *);
+
+/*
+ * Write units for a line that is wrong, so that systemd shows it: a socket that fails when it is
+ * started, at boot too, and has `problem` as its description. It is called spipe-NAME.socket or, if
+ * there is no valid name or that unit exists already, spipetab-line-N.socket.
+ */
+void units_write_wrong(int dir, const struct tunnel *, const char *problem);
 
 #endif

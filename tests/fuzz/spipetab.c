@@ -41,6 +41,9 @@ static const char *const settings[] = {
 	"RestartSec",
 	"ExecReload",
 	"ExecStopPre",
+	"ExecStartPre",
+	"ExecStartPost",
+	"StartLimitBurst",
 	"Unit",
 	"PathChanged",
 	"Type",
@@ -82,7 +85,8 @@ static void check_setting(const char *line)
 	CHECK(!"a known setting");
 known:
 	CHECK(line[strlen(line) - 1] != '\\');
-	if (strncmp(line, "ExecStart=", 10) == 0 && equals[1] != '\0')
+	if (strncmp(line, "ExecStart=", 10) == 0 && equals[1] != '\0' &&
+	    strcmp(equals + 1, "false") != 0)
 		CHECK(equals[1] == '/' && strstr(equals, "/spipe-") != NULL);
 	if (strncmp(line, "Type=", 5) == 0)
 		CHECK(strcmp(equals + 1, "notify") == 0);
@@ -123,9 +127,9 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
 	if (ftw->level == 0)
 		return 0;
 	CHECK(ftw->level <= 2);
-	CHECK(strncmp(name, "spipe-", 6) == 0 || strcmp(name, "sockets.target.wants") == 0 ||
-	    strncmp(name, "renew-spipe-", 12) == 0 || strcmp(name, "20-exec.conf") == 0 ||
-	    strcmp(name, "20-exit-idle.conf") == 0);
+	CHECK(strncmp(name, "spipe-", 6) == 0 || strncmp(name, "spipetab-line-", 14) == 0 ||
+	    strcmp(name, "sockets.target.wants") == 0 || strncmp(name, "renew-spipe-", 12) == 0 ||
+	    strcmp(name, "20-exec.conf") == 0 || strcmp(name, "20-exit-idle.conf") == 0);
 	if (type == FTW_F)
 		check_unit(path);
 	CHECK(remove(path) == 0);
@@ -162,6 +166,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		struct outcome outcome = { 0 };
 
 		found = table_next(&table, &tunnel, &outcome);
+		if (found == TABLE_WRONG)
+			units_write_wrong(dir, &tunnel, outcome.reason);
 		if (found == TABLE_TUNNEL &&
 		    units_write(dir, &tunnel, "/etc/spipetab", &outcome) != 0)
 			CHECK(outcome.status == EX_CANTCREAT);

@@ -48,9 +48,10 @@ lacks() {
 	done
 }
 
-# wrong MESSAGE LINE: the line, between two good ones, makes no unit and is reported with its number
-# and MESSAGE (a regex); the others are not hurt.
+# wrong MESSAGE LINE: the line, between two good ones, is reported with its number and MESSAGE (a regex), makes a socket
+# that says so and cannot be started, and nothing else; the others are not hurt.
 wrong() {
+	local shown
 	generate 'before dec 7001 2 k' "$2" 'after dec 7002 4 k'
 	if [ "$status" -ne 1 ] || [ "$(wc -l <err)" -ne 1 ] ||
 		! grep -qE "^spipe-generator: $PWD/tab:2: .*$1" err; then
@@ -58,9 +59,16 @@ wrong() {
 		cat err
 		return 1
 	fi
-	diff <(find out ! -type d -printf '%P\n' | sort) - <<-'EOF'
+	shown=$(grep -l "^Description=.*/tab:2: " out/*.socket)
+	[ "$(wc -l <<<"$shown")" -eq 1 ]
+	has "$shown" "Description=$(sed 's/^spipe-generator: //; s/%/%%/g' err)" ExecStartPre=false
+	shown=${shown#out/} shown=${shown%.socket}
+	diff <(find out ! -type d -printf '%P\n' | sort) <(sort <<-EOF
+		sockets.target.wants/$shown.socket
 		sockets.target.wants/spipe-after.socket
 		sockets.target.wants/spipe-before.socket
+		$shown.socket
+		$shown@.service
 		spipe-after.socket
 		spipe-after@.service
 		spipe-after@0.service.d/20-exit-idle.conf
@@ -68,6 +76,7 @@ wrong() {
 		spipe-before@.service
 		spipe-before@0.service.d/20-exit-idle.conf
 	EOF
+	)
 }
 
 # The ExecStart= of the first instance of tunnel NAME, without the path and the program's name.
@@ -87,7 +96,8 @@ watched() {
 	[ "$(readlink out/sockets.target.wants/spipe-mail-in.socket)" = ../spipe-mail-in.socket ]
 	has out/spipe-mail-in.socket 'ListenStream=[::]:8025' Accept=no Service=spipe-mail-in@0.service \
 		'ExecStopPre=-systemctl stop "spipe-mail-in@*.service"' Wants=renew-spipe.path \
-		TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes Slice=spipe.slice "SourcePath=$PWD/tab"
+		TriggerLimitIntervalSec=0 DeferAcceptSec=5 FreeBind=yes Slice=spipe.slice "SourcePath=$PWD/tab" \
+		'ExecStartPost=-install -D -m 644 -t /run/spipe /run/systemd/generator/spipe-mail-in.socket /run/systemd/generator/spipe-mail-in@.service'
 	lacks out/spipe-mail-in.socket ^MaxConn
 	has out/spipe-mail-in@.service Type=notify Sockets=spipe-mail-in.socket 'ExecReload=kill -HUP $MAINPID' \
 		Restart=on-failure StartLimitIntervalSec=0 'After=renew-spipe.service renew-spipe@mail-in.service' \
@@ -113,7 +123,7 @@ watched() {
 	[ "$status" -eq 0 ]
 	has out/spipe-a.socket Accept=yes MaxConnections=201 MaxConnectionsPerSource=51 TriggerLimitIntervalSec=0 \
 		PollLimitIntervalSec=0
-	lacks out/spipe-a.socket ^Service ^Exec path
+	lacks out/spipe-a.socket ^Service ^ExecStop path
 	[ -z "$(find out -name 'renew-spipe*')" ]
 	lacks out/spipe-a@.service ^Sockets ^ExecReload ^Restart ^After
 	grep -qE '^ExecStart=/[^ ]*/spipe-dec -k k -t "127.0.0.1:2"$' out/spipe-a@.service
@@ -253,6 +263,19 @@ watched() {
 	done
 }
 
+@test "a wrong line: the name of its socket, and the address that this keeps open" {
+	generate 'a dec 7001 2 k maxcon=1' 'b dec nowhere 2 k' 'a dec 7002 2 k' 'a/b dec 7003 2 k' 'c dec /run/c 2 %' 'd dec'
+	[ "$status" -eq 1 ]
+	has out/spipe-a.socket ListenStream=7001 Service=spipe-a@0.service Slice=spipe.slice
+	has out/spipe-a@.service ExecStart=false
+	has out/spipe-b.socket ListenStream=/run/spipe-b.wrong
+	has out/spipe-c.socket ListenStream=/run/c
+	has out/spipe-d.socket ListenStream=/run/spipe-d.wrong
+	# where the name is not to be had
+	has out/spipetab-line-3.socket ListenStream=7002 Service=spipetab-line-3@0.service
+	has out/spipetab-line-4.socket ListenStream=/run/spipetab-line-4.wrong
+}
+
 @test "wrong fields: NAME and ROLE" {
 	wrong 'ROLE is missing' 'x'
 	wrong 'LISTEN is missing' 'x dec'
@@ -353,6 +376,7 @@ watched() {
 	[ -e out/spipe-b.socket ]
 	[ -e out/spipe-c.socket ]
 	[ ! -e out/spipe-a.socket ]
+	[ -e out/spipetab-line-1.socket ]
 	generate '# comment: é' '	 # another' '' '   ' $'\tx  dec\t1 2   k  '
 	[ "$status" -eq 0 ]
 	[ -e out/spipe-x@.service ]
@@ -367,9 +391,8 @@ watched() {
 		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
 		[ "$status" -eq 1 ]
 		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 already listens there" ]
-		[ -e out/spipe-first.socket ]
-		[ ! -e out/spipe-second.socket ]
-		[ ! -e out/spipe-second@.service ]
+		lacks out/spipe-first.socket ^ExecStartPre=
+		has out/spipe-second.socket ExecStartPre=false
 		[ -e out/spipe-third.socket ]
 	done <<-'EOF'
 		/run/a.sock /run/a.sock
@@ -417,8 +440,8 @@ watched() {
 		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
 		spipe-generator: $PWD/tab:8: warning: a colon in the name of $PWD/colon/a:b: systemd cannot pass the keys on until it is renamed
 	END
-	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 6 ]
-	[ "$(find out -name '*.service' -type f | wc -l)" -eq 6 ]
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 7 ]
+	lacks out/spipe-f.socket ^ExecStartPre=
 	generate "a dec 1 2 $PWD/keys/gone"
 	[ "$status" -eq 0 ]
 }
@@ -446,7 +469,7 @@ watched() {
 			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
 			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
 			generate "$line"
-			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x|renew-spipe-etc-[a-z.]*)\.path|PartOf=spipe-x\.socket|After=renew-spipe\.service renew-spipe@x\.service|Unit=renew-spipe(@x)?\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
+			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x|renew-spipe-etc-[a-z.]*)\.path|PartOf=spipe-x\.socket|After=renew-spipe\.service renew-spipe@x\.service|Unit=renew-spipe(@x)?\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|StartLimitBurst=1|ExecStartPre=false|ExecStart=false|ListenStream=/run/spipe(tab-line-1|-x).wrong|ExecStartPost=-install -D -m 644 -t /run/spipe /run/systemd/generator/spipe-x.socket /run/systemd/generator/spipe-x@.service|Service=spipetab-line-1@0.service|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
 				grep -vE '^ExecStart=/[^ ]*/spipe-dec -n 200 --max-strangers=200 --max-strangers-per-source=50( --exit-idle=300)?( -[okK]| [a-z=0-9]+)* (-t|--)( "([^"\$%]|\\\\|\\"|\$\$|%%)*")+$'; then
 				printf 'from: %s\n' "$line"
 				return 1
@@ -497,6 +520,7 @@ watched() {
 	one_line errors spipe-generator 'taken'
 	[ "$(cat out/spipe-x@.service)" = mine ]
 	[ ! -e out/spipe-x.socket ]
+	grep -q 'Description=tab:1: NAME x is taken' out/spipetab-line-1.socket
 	# a full disk leaves no half unit
 	if [ -e /dev/full ]; then
 		rm -r out && mkdir out

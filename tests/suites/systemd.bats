@@ -117,8 +117,6 @@ is_field() {
 	[ "$(wc -l <<<"$output")" -eq 20 ]
 	[[ $output != *nonsense* ]]
 	[[ $output != *lazy* ]]
-	run inside systemctl cat spipe-nonsense.socket
-	[ "$status" -ne 0 ]
 	inside systemctl start spipe-lazy.socket
 	# at boot that goes to the kernel's log, which is not ours here
 	inside systemctl daemon-reload
@@ -294,8 +292,7 @@ hold_tunnel() {
 	eventually 10 only_one mail-in
 	[ "$(ask 8100 mail)" = HELLO ]
 	inside systemctl is-active -q renew-spipe.path
-	run inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*' 'renew*'
-	[ -z "$output" ]
+	none_failed
 }
 
 @test "systemd: a key that is not in /etc/spipe is watched, too, and so are its rules" {
@@ -311,6 +308,12 @@ hold_tunnel() {
 	eventually 5 answers HELLO 8119 other
 	cp mail "$ROOT/shared/else.key"
 	eventually 5 answers HELLO 8119 mail
+}
+
+# none_failed: no unit of ours, but for the line that is wrong.
+none_failed() {
+	diff <(inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*' 'renew*' | cut -d ' ' -f 1) \
+		- <<<spipe-nonsense.socket
 }
 
 only_one() {
@@ -330,6 +333,7 @@ none_left() {
 	hold_tunnel 8116 mail
 	inside systemctl start renew-spipe@d.o-t_s
 	run -1 inside systemctl start renew-spipe@nobody
+	inside systemctl reset-failed renew-spipe@nobody
 	[ "$(ask 8116 mail)" = HELLO ]
 	[ "$(instances d.o-t_s)" -eq 2 ]
 	inside sleep 1
@@ -586,8 +590,7 @@ withstands() {
 	[ "$(ask "$port" "$key")" = HELLO ]
 	inside systemctl is-active -q "spipe-$name.socket"
 	eventually 30 gone "$name"
-	run inside systemctl list-units --all --plain --no-legend --state=failed 'spipe*'
-	[ -z "$output" ]
+	none_failed
 }
 
 @test "systemd: 2,000 connects in 2 s, 300 held idle, 500 wrong keys; the rightful get through" {
@@ -635,24 +638,6 @@ withstands() {
 	inside systemctl start spipe-mail-in.socket
 	inside systemctl restart spipe-bound.socket
 	[ "$(ask 8100 mail)" = HELLO ]
-}
-
-@test "systemd: README.md's two machines, both ends on this one" {
-	local step
-	cp "$ROOT/spipetab" table
-	echo_server 127.0.0.1:9000
-	grep -oE '(mail-in +dec|mail-out +enc) .*' "$TESTS/../README.md" |
-		sed -e 's/^mail-in/far-in/' -e 's/8025/8125/' -e 's/:25 /:9000 /' -e 's/:2525/:2625/' -e 's/server.example/127.0.0.1/' >>"$ROOT/spipetab"
-	step=$(grep -oE 'systemctl daemon-reload && systemctl start sockets.target' "$TESTS/../README.md")
-	inside sh -c "$step"
-	printf hello >in
-	near timeout -s KILL 40 "$NET" exchange in out 127.0.0.1:2625
-	[ "$(cat out)" = HELLO ]
-	eventually 5 gone far-in
-	eventually 5 is_field far-in SPIPE_KEY mail.key
-	inside systemctl stop spipe-far-in.socket spipe-mail-out.socket
-	cat table >"$ROOT/spipetab"
-	inside systemctl daemon-reload
 }
 
 @test "systemd: stopping a socket ends its connections, stopping the slice ends all" {
