@@ -164,7 +164,8 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 	else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
 		fail(problem, EX_CONFIG,
 		    S_ISDIR(st.st_mode) ? "it is a directory" : "it is not a regular file");
-	else if (dir != AT_FDCWD && !credential && (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
+	else if (dir != AT_FDCWD && !credential && !ring->any_mode &&
+	    (st.st_mode & (S_IROTH | S_IWOTH)) != 0)
 		/* Nobody has said that this one is a key. */
 		fail(problem, EX_CONFIG,
 		    "open to everyone, and so not secret; if it is a key, chmod 600 it");
@@ -248,7 +249,8 @@ static int load_directory(const struct loader *loader, int dir, const char *name
 			if (problem.signal != 0)
 				return fail_signal(outcome, problem.signal,
 				    " while keys were read");
-			fail(&skipped, EX_CONFIG, "key %s is skipped: %s", file, problem.reason);
+			fail(&skipped, EX_CONFIG, "key %s is skipped: %s", file + length,
+			    problem.reason);
 			add_warning(ring, "%s", skipped.reason);
 		}
 	}

@@ -25,6 +25,7 @@ struct keyring {
 	struct key *key;
 	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
 	struct scratch *scratch;     /* secret memory, for reading a file */
+	bool any_mode; /* set by the caller: take keys of a directory that everyone may read, too */
 	size_t room;
 	struct dirent **entries; /* of the directory, for the names; NULL without one */
 	int entry_count;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "crypto.h"
+#include "ctl-check.h"
 #include "ctl-holder.h"
 #include "ctl-run.h"
 #include "ctl.h"
@@ -30,7 +31,7 @@ struct check {
 	const char *show; /* name of the line whose units are printed, or NULL */
 	bool shown;       /* there is such a line */
 	int dir;          /* where the units are written */
-	const char *dir_path;
+	char dir_path[32];
 	unsigned line; /* that is being checked; 0: none */
 	unsigned tunnels, errors, warnings;
 };
@@ -68,11 +69,52 @@ static void check_twins(struct check *check, const struct keyring *ring)
 				    ring->key[i].name, ring->key[j].name);
 }
 
-/* Load them as the program does. Returns whether that worked; if `say`, with all problems printed. */
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+/* Whether a service finds the program of a command. Its name is the first `length` bytes of `word`. */
+static void check_program(struct check *check, const char *word, size_t length)
+{
+	char path[PATH_MAX], *copy = strdup(SERVICE_PATH), *rest = copy, *dir;
+	bool found = false;
+
+	if (memchr(word, '/', length) != NULL) {
+		snprintf(path, sizeof(path), "%.*s", (int)length, word);
+		found = is_program(path);
+	} else
+		while (!found && (dir = strsep(&rest, ":")) != NULL) {
+			snprintf(path, sizeof(path), "%s/%.*s", dir, (int)length, word);
+			found = is_program(path);
+		}
+	free(copy);
+	if (!found)
+		problem(check, true, "%.*s: no such program", (int)length, word);
+}
+
+/* The programs that rules name. */
+static void check_rules(struct check *check, const struct keyring *ring)
+{
+	for (size_t i = 0; i < ring->count; i++) {
+		const struct rules *rules = ring->key[i].rules;
+
+		if (rules != NULL && rules->destination.command != NULL)
+			check_program(check, rules->destination.command[0],
+			    strlen(rules->destination.command[0]));
+	}
+}
+
+/*
+ * Load them as the service does, which gets keys without their modes. Returns whether that worked; if
+ * `say`, with all problems printed.
+ */
 static bool load_keys(struct check *check, const char *const *files, size_t count, const char *dir,
     bool with_rules, bool say)
 {
-	struct keyring ring = { 0 };
+	struct keyring ring = { .any_mode = true };
 	struct outcome outcome = { 0 };
 	bool loaded = keyring_load(&ring, files, count, dir, with_rules, NEVER, &outcome) == 0;
 
@@ -84,6 +126,8 @@ static bool load_keys(struct check *check, const char *const *files, size_t coun
 		problem(check, false, "%s", text);
 	if (say && !loaded)
 		problem(check, true, "%s", outcome.reason);
+	if (say && loaded)
+		check_rules(check, &ring);
 	if (loaded && (dir != NULL || count > 1))
 		check_twins(check, &ring);
 	keyring_wipe(&ring);
@@ -132,45 +176,18 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 
 /* --- what else a line needs -------------------------------------------------------------- */
 
-static bool is_program(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
-}
-
-static void check_command(struct check *check, const char *command)
-{
-	const char *word = command + strspn(command, " \t");
-	int length = (int)strcspn(word, " \t");
-	char path[PATH_MAX], *copy = strdup(SERVICE_PATH), *rest = copy, *dir;
-	bool found = false;
-
-	if (memchr(word, '/', (size_t)length) != NULL) {
-		snprintf(path, sizeof(path), "%.*s", length, word);
-		found = is_program(path);
-	} else
-		while (!found && (dir = strsep(&rest, ":")) != NULL) {
-			snprintf(path, sizeof(path), "%s/%.*s", dir, length, word);
-			found = is_program(path);
-		}
-	free(copy);
-	if (!found)
-		problem(check, true, "%.*s: no such program", length, word);
-}
-
 static void check_listen(struct check *check, const struct tunnel *tunnel)
 {
-	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], unit[96];
+	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE];
 
-	snprintf(unit, sizeof(unit), "spipe-%s.socket", tunnel->name);
 	address_text_format(&tunnel->listen, where, sizeof(where));
-	if (address_is_held(&tunnel->listen, unit, holder))
+	if (address_is_held(&tunnel->listen, holder))
 		problem(check, true, "%s is held by %s", where, holder);
 }
 
 static void check_tunnel(struct check *check, const struct tunnel *tunnel)
 {
+	const char *command = tunnel->command;
 	struct outcome outcome = { 0 };
 
 	check->tunnels++;
@@ -178,8 +195,10 @@ static void check_tunnel(struct check *check, const struct tunnel *tunnel)
 	if (units_write(check->dir, tunnel, check->path, &outcome) != 0)
 		problem(check, true, "%s", outcome.reason);
 	check_keys(check, tunnel);
-	if (tunnel->command != NULL)
-		check_command(check, tunnel->command);
+	if (command != NULL) {
+		command += strspn(command, " \t");
+		check_program(check, command, strcspn(command, " \t"));
+	}
 	check_listen(check, tunnel);
 }
 
@@ -255,31 +274,14 @@ static void show_unit(struct check *check, const FTSENT *entry, void *data)
 	fclose(file);
 }
 
-/* The words of a command line, up to a NULL. */
-struct words {
-	char **word;
-	size_t count;
-};
-
-static void add_word(struct words *words, const char *word)
-{
-	char **more = realloc(words->word, (words->count + 2) * sizeof(*more));
-
-	if (more == NULL)
-		return;
-	words->word = more;
-	more[words->count++] = strdup(word);
-	more[words->count] = NULL;
-}
-
 static void add_unit(struct check *check, const FTSENT *entry, void *words)
 {
 	(void)check;
 	if (entry->fts_info == FTS_F && entry->fts_level == 1)
-		add_word(words, entry->fts_path);
+		words_add(words, entry->fts_path);
 }
 
-/* Print what systemd itself has to say about the units. */
+/* Print what systemd itself has to say about the units. Settings that only newer ones have do not matter. */
 static void print_verdict(struct check *check, bool error, char *output)
 {
 	size_t length = strlen(check->dir_path);
@@ -288,22 +290,23 @@ static void print_verdict(struct check *check, bool error, char *output)
 	while ((line = strsep(&output, "\n")) != NULL) {
 		if (strncmp(line, check->dir_path, length) == 0)
 			line += length + 1;
-		if (*line != '\0')
+		if (*line != '\0' && strstr(line, "Unknown key") == NULL)
 			problem(check, error, "systemd-analyze: %s", line);
 	}
 }
 
 static void verify(struct check *check)
 {
-	static const char *const first[] = { "systemd-analyze", "verify", "--man=no",
-		"--recursive-errors=no" };
-	size_t options = sizeof(first) / sizeof(first[0]);
 	struct words words = { NULL, 0 };
 	char *output;
+	size_t options;
 	int status;
 
-	for (size_t i = 0; i < options; i++)
-		add_word(&words, first[i]);
+	words_add(&words, "systemd-analyze");
+	words_add(&words, "verify");
+	words_add(&words, "--man=no");
+	words_add(&words, "--recursive-errors=no");
+	options = words.count;
 	each_unit(check, add_unit, &words);
 	if (words.count > options) {
 		status = run_program((const char *const *)words.word, &output);
@@ -314,9 +317,7 @@ static void verify(struct check *check)
 			print_verdict(check, status != 0, output);
 		free(output);
 	}
-	for (size_t i = 0; i < words.count; i++)
-		free(words.word[i]);
-	free(words.word);
+	words_free(&words);
 }
 
 /* --- all of it --------------------------------------------------------------------------- */
@@ -329,19 +330,48 @@ static void check_table(struct check *check, FILE *file)
 		problem(check, true, "no valid line has the name %s", check->show);
 	else if (check->show != NULL)
 		each_unit(check, show_unit, NULL);
-	else
-		printf("%s: tunnels: %u, errors: %u, warnings: %u\n", check->path, check->tunnels,
-		    check->errors, check->warnings);
 	each_unit(check, remove_unit, NULL);
+}
+
+/* Check the table at check->path. Returns 0, or -1 with the outcome set if that cannot be done. */
+static int check_path(struct check *check, struct outcome *outcome)
+{
+	FILE *file = fopen(check->path, "re");
+
+	if (file == NULL)
+		return fail(outcome, EX_NOINPUT, "%s: %s", check->path, strerror(errno));
+	umask(022);
+	snprintf(check->dir_path, sizeof(check->dir_path), "/tmp/spipectl.XXXXXX");
+	check->dir = mkdtemp(check->dir_path) != NULL
+	    ? open(check->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+	    : -1;
+	if (check->dir == -1)
+		fail(outcome, EX_CANTCREAT, "%s: %s", check->dir_path, strerror(errno));
+	else {
+		check_table(check, file);
+		close(check->dir);
+	}
+	fclose(file);
+	return outcome->status == 0 ? 0 : -1;
+}
+
+int check_before_apply(struct outcome *outcome)
+{
+	struct check check = { .path = TABLE_PATH };
+
+	if (check_path(&check, outcome) != 0)
+		return -1;
+	return check.errors == 0
+	    ? 0
+	    : fail(outcome, EX_DATAERR, "nothing was changed, because %s has errors: %u",
+		  TABLE_PATH, check.errors);
 }
 
 int ctl_check(int argc, char **argv)
 {
-	char dir_path[] = "/tmp/spipectl.XXXXXX";
-	struct check check = { .path = TABLE_PATH, .dir_path = dir_path };
+	struct check check = { .path = TABLE_PATH };
 	struct outcome outcome = { 0 };
 	bool given = false;
-	FILE *file;
 
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--show") == 0 && i + 1 < argc && check.show == NULL)
@@ -354,20 +384,10 @@ int ctl_check(int argc, char **argv)
 			return ctl_end(&outcome);
 		}
 	}
-	file = fopen(check.path, "re");
-	if (file == NULL) {
-		fail(&outcome, EX_NOINPUT, "%s: %s", check.path, strerror(errno));
+	if (check_path(&check, &outcome) != 0)
 		return ctl_end(&outcome);
-	}
-	umask(022);
-	check.dir = mkdtemp(dir_path) != NULL ? open(dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-					      : -1;
-	if (check.dir == -1) {
-		fail(&outcome, EX_CANTCREAT, "%s: %s", dir_path, strerror(errno));
-		return ctl_end(&outcome);
-	}
-	check_table(&check, file);
-	close(check.dir);
-	fclose(file);
+	if (check.show == NULL)
+		printf("%s: tunnels: %u, errors: %u, warnings: %u\n", check.path, check.tunnels,
+		    check.errors, check.warnings);
 	return check.errors > 0 ? EX_DATAERR : 0;
 }

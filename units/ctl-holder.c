@@ -52,15 +52,23 @@ static bool bind_fails(int family, const struct sockaddr *address, socklen_t siz
 	return taken;
 }
 
-static bool tcp_is_held(const struct address_text *address)
+/* Look up a TCP address. Returns NULL, or what freeaddrinfo has to free. */
+static struct addrinfo *tcp_address(const struct address_text *address)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
 		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
 	const char *host = *address->host != '\0' ? address->host : "::";
 	struct addrinfo *found;
+
+	return getaddrinfo(host, address->port, &hints, &found) == 0 ? found : NULL;
+}
+
+static bool tcp_is_held(const struct address_text *address)
+{
+	struct addrinfo *found = tcp_address(address);
 	bool taken;
 
-	if (getaddrinfo(host, address->port, &hints, &found) != 0)
+	if (found == NULL)
 		return false;
 	taken = bind_fails(found->ai_family, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
@@ -85,22 +93,51 @@ static void add_inode(struct inodes *inodes, unsigned long inode)
 		inodes->number[inodes->count++] = inode;
 }
 
-/* Sockets that listen at the port, from /proc/net/tcp or tcp6. */
-static void find_tcp(struct inodes *inodes, const char *table, unsigned long port)
+/* Sockets that listen at the port, and at the address `host`, as the kernel writes it (NULL: any). */
+static void find_tcp(struct inodes *inodes, const char *table, const char *host, unsigned long port)
 {
 	FILE *file = fopen(table, "re");
-	char line[512];
+	char line[512], local_host[33];
 	unsigned local, state;
 	unsigned long inode;
 
 	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
 		/* NOLINTNEXTLINE(cert-err34-c): the kernel's */
-		if (sscanf(line, "%*s %*[0-9A-F]:%x %*s %x %*s %*s %*s %*s %*s %lu", &local, &state,
-			&inode) == 3 &&
-		    local == port && state == 0x0a)
+		if (sscanf(line, "%*s %32[0-9A-F]:%x %*s %x %*s %*s %*s %*s %*s %lu", local_host,
+			&local, &state, &inode) == 4 &&
+		    local == port && state == 0x0a &&
+		    (host == NULL || strcmp(local_host, host) == 0))
 			add_inode(inodes, inode);
 	if (file != NULL)
 		fclose(file);
+}
+
+/* Sockets that listen at exactly this TCP address. */
+static void find_tcp_address(struct inodes *inodes, const struct address_text *address)
+{
+	struct addrinfo *found = tcp_address(address);
+	unsigned long port = strtoul(address->port, NULL, 10);
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	char host[33];
+
+	if (found == NULL)
+		return;
+	if (found->ai_family == AF_INET) {
+		memcpy(&v4, found->ai_addr, sizeof(v4));
+		snprintf(host, sizeof(host), "%08X", v4.sin_addr.s_addr);
+		find_tcp(inodes, "/proc/net/tcp", host, port);
+	} else {
+		memcpy(&v6, found->ai_addr, sizeof(v6));
+		for (size_t i = 0; i < 4; i++)
+			snprintf(host + 8 * i, sizeof(host) - 8 * i, "%08X",
+			    v6.sin6_addr.s6_addr32[i]);
+		find_tcp(inodes, "/proc/net/tcp6", host, port);
+	}
+	/* what systemd makes of a port alone where there is no IPv6 */
+	if (*address->host == '\0')
+		find_tcp(inodes, "/proc/net/tcp", "00000000", port);
+	freeaddrinfo(found);
 }
 
 /* Sockets that listen at the path. */
@@ -164,16 +201,28 @@ static int find_process(const struct inodes *inodes)
 	return pid;
 }
 
+/* Whether that is a unit of one of the table's tunnels: not those that come with the programs. */
+static bool is_tunnel(const char *unit)
+{
+	static const char *const others[] = { "spipe-dec.", "spipe-dec@", "spipe-enc.",
+		"spipe-enc@" };
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (strncmp(unit, others[i], strlen(others[i])) == 0)
+			return false;
+	return strncmp(unit, "spipe-", strlen("spipe-")) == 0;
+}
+
 /*
- * Which socket unit listens at an address that ends like this one. False if it is `own`. A line of
- * the output is "[::]:8025 mail.socket mail@.service".
+ * Which socket unit listens at an address that ends like this one. False if it is a tunnel's. A line
+ * of the output is "[::]:8025 mail.socket mail@.service".
  */
-static bool find_unit(const char *where, const char *own, char holder[static HOLDER_SIZE])
+static bool find_unit(const char *where, char holder[static HOLDER_SIZE])
 {
 	static const char *const words[] = { "systemctl", "list-sockets", "--no-legend", "--full",
 		NULL };
 	char *output, *rest, *line, listen[UNIX_PATH_SIZE + 64], unit[HOLDER_SIZE];
-	bool found_own = false;
+	bool found_tunnel = false;
 	size_t length;
 
 	run_program(words, &output);
@@ -183,11 +232,31 @@ static bool find_unit(const char *where, const char *own, char holder[static HOL
 		length = strlen(listen);
 		if (length < strlen(where) || strcmp(listen + length - strlen(where), where) != 0)
 			continue;
-		found_own |= strcmp(unit, own) == 0;
+		found_tunnel |= is_tunnel(unit);
 		snprintf(holder, HOLDER_SIZE, "%s", unit);
 	}
 	free(output);
-	return !found_own;
+	return !found_tunnel;
+}
+
+/* Whether the process serves a tunnel: "0::/spipe.slice/spipe-mail@0.service". */
+static bool serves_tunnel(int pid)
+{
+	static const char slice[] = "/spipe.slice/";
+	char path[64], line[512];
+	const char *unit;
+	bool found = false;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	file = fopen(path, "re");
+	while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
+		unit = strstr(line, slice);
+		found = unit != NULL && is_tunnel(unit + strlen(slice));
+	}
+	if (file != NULL)
+		fclose(file);
+	return found;
 }
 
 static void process_name(int pid, char holder[static HOLDER_SIZE])
@@ -218,8 +287,19 @@ bool address_is_taken(const struct address_text *address)
 	return inodes.count > 0;
 }
 
-bool address_is_held(const struct address_text *address, const char *own,
-    char holder[static HOLDER_SIZE])
+bool systemd_listens(const struct address_text *address)
+{
+	struct inodes inodes = { .count = 0 };
+
+	switch (address->kind) {
+	case ADDRESS_UNIX: find_unix(&inodes, address->path); break;
+	case ADDRESS_TCP: find_tcp_address(&inodes, address); break;
+	case ADDRESS_VSOCK: return vsock_is_held(address); /* the kernel does not say by whom */
+	}
+	return inodes.count > 0 && has_socket("1", &inodes);
+}
+
+bool address_is_held(const struct address_text *address, char holder[static HOLDER_SIZE])
 {
 	struct inodes inodes = { .count = 0 };
 	char where[UNIX_PATH_SIZE + 16];
@@ -231,16 +311,16 @@ bool address_is_held(const struct address_text *address, const char *own,
 	if (address->kind == ADDRESS_UNIX)
 		find_unix(&inodes, address->path);
 	else if (address->kind == ADDRESS_TCP) {
-		find_tcp(&inodes, "/proc/net/tcp", strtoul(address->port, NULL, 10));
-		find_tcp(&inodes, "/proc/net/tcp6", strtoul(address->port, NULL, 10));
+		find_tcp(&inodes, "/proc/net/tcp", NULL, strtoul(address->port, NULL, 10));
+		find_tcp(&inodes, "/proc/net/tcp6", NULL, strtoul(address->port, NULL, 10));
 	}
 	pid = find_process(&inodes);
 	if (pid == 1 || address->kind == ADDRESS_VSOCK) {
 		snprintf(where, sizeof(where), "%s%s", address->kind == ADDRESS_UNIX ? "" : ":",
 		    address->kind == ADDRESS_UNIX ? address->path : address->port);
-		return find_unit(where, own, holder);
+		return find_unit(where, holder);
 	}
 	if (pid != 0)
 		process_name(pid, holder);
-	return true;
+	return pid == 0 || !serves_tunnel(pid);
 }

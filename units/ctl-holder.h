@@ -12,11 +12,14 @@
 bool address_is_taken(const struct address_text *);
 
 /*
- * Whether something other than the systemd unit `own` listens at this address already, so that a
- * socket could not be bound to it. If so, write "spiped, pid 812", "nginx.socket" or, if it cannot be
- * found out, "another process" into `holder`.
+ * Whether something other than a tunnel of the table listens at this address, so that a socket cannot
+ * be bound to it. If so, write "spiped, pid 812", "nginx.socket" or, if it cannot be found out,
+ * "another process" into `holder`.
  */
-bool address_is_held(const struct address_text *, const char *own, char holder[static HOLDER_SIZE]);
+bool address_is_held(const struct address_text *, char holder[static HOLDER_SIZE]);
+
+/* Whether systemd listens at exactly this address. Only root can find out. */
+bool systemd_listens(const struct address_text *);
 
 /* Write the address as in the table, `127.0.0.1:80` or `[::1]:80`, into `text` of `size` bytes. */
 void address_text_format(const struct address_text *, char *text, size_t size);

@@ -48,23 +48,28 @@ teardown() {
 	[ "$output" = '/etc/spipetab: tunnels: 7, errors: 0, warnings: 0' ]
 }
 
-@test "check: a new table before it counts: addresses of units and processes" {
+@test "check: a new table before it counts: addresses of units and processes, but not of other tunnels" {
 	near_background nc -l 8103
 	near_pid=$!
 	eventually 5 listens 8103
+	inside systemd-run -q --unit=holder spiped -d -F -s '[127.0.0.1]:8108' -t '[127.0.0.1]:25' -k /etc/spipe/mail.key
+	eventually 10 listens 8108
 	cat >"$ROOT/shared/new" <<-'END'
-		first	dec	8100	127.0.0.1:9000	mail.key
-		new	dec	8101	127.0.0.1:9000	mail.key
+		first	dec	8101	127.0.0.1:9000	mail.key
+		new	dec	8100	127.0.0.1:9000	mail.key
 		third	dec	8102	127.0.0.1:9000	mail.key
 		fourth	dec	8103	127.0.0.1:9000	mail.key
+		fifth	dec	8108	127.0.0.1:9000	mail.key
+		each	dec	8109	127.0.0.1:9000	mail.key accept=yes
 	END
 	run -65 --separate-stderr inside spipectl check /srv/new
 	alive "$near_pid"
 	diff <(echo "$stderr") - <<-END
-		spipectl: /srv/new:2: 8101 is held by spipe-second.socket
 		spipectl: /srv/new:3: 8102 is held by other.socket
 		spipectl: /srv/new:4: 8103 is held by another process
+		spipectl: /srv/new:5: 8108 is held by spiped, pid $(inside systemctl show -P MainPID holder)
 	END
+	inside systemctl stop holder
 }
 
 @test "probe: a line of the table, of either role" {

@@ -161,6 +161,26 @@ check_table() {
 	[ "$output" = 'tab: tunnels: 8, errors: 9, warnings: 7' ]
 }
 
+@test "check: keys that everyone may read, as the service accepts them, and programs that rules name" {
+	mkdir -m 700 keys
+	cp key keys/alice
+	cp other keys/bob
+	chmod 644 keys/alice
+	chmod 600 keys/bob
+	echo 'command nosuch -x' >keys/bob.conf
+	echo 'command cat /etc/passwd' >keys/alice.conf
+	echo "clients dec vsock::1 25 $PWD/keys/" >tab
+	expected=65 check_table
+	diff <(printf '%s\n' "${problems[@]#spipectl: tab:}") - <<-EOF
+		1: warning: key alice: readable by everyone, chmod 600 it
+		1: nosuch: no such program
+	EOF
+	cp keys/bob.conf key.conf
+	echo "one dec vsock::1 25 $PWD/key" >tab
+	expected=65 check_table
+	[ "${problems[*]}" = 'spipectl: tab:1: nosuch: no such program' ]
+}
+
 @test "check: an address that is taken, and by whom" {
 	listen server sleep 100
 	server=$!
