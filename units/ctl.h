@@ -13,6 +13,7 @@
  */
 int ctl_key(int argc, char **argv);
 int ctl_check(int argc, char **argv);
+int ctl_apply(int argc, char **argv);
 int ctl_probe(int argc, char **argv);
 int ctl_status(int argc, char **argv);
 int ctl_metrics(int argc, char **argv);

@@ -15,12 +15,14 @@ static const char usage[] =
     "                       find what is wrong with /etc/spipetab or another table,\n"
     "                       its keys and addresses; with --show, print the units\n"
     "                       of a line instead of the numbers of problems\n"
+    "  apply                have systemd run what /etc/spipetab says: start, stop and\n"
+    "                       restart what has changed, and see that all listen\n"
     "  probe [-k FILE] [-o SECONDS] ADDRESS | NAME\n"
     "                       see whether the server at an address, or that of a line,\n"
     "                       answers with our key, and how fast; -k is needed for\n"
     "                       an address, and for a line with a key directory\n"
     "  status [--json] [--since TIME] [NAME]\n"
-    "                       show what each tunnel does and has done, or all about one;\n"
+    "                       what each tunnel does and has done, or all about one;\n"
     "                       --since leaves out what ended earlier\n"
     "  metrics [FILE]       the same for Prometheus; FILE is brought up to date\n"
     "  from-spiped [--command] [--name NAME] --pid N | UNIT | -- WORD ...\n"
@@ -35,6 +37,7 @@ static const struct command {
 } commands[] = {
 	{ "key", ctl_key },
 	{ "check", ctl_check },
+	{ "apply", ctl_apply },
 	{ "probe", ctl_probe },
 	{ "status", ctl_status },
 	{ "metrics", ctl_metrics },

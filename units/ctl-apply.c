@@ -1,0 +1,296 @@
+/* spipectl apply: have systemd run what the table says, and touch nothing else. */
+
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl-check.h"
+#include "ctl-holder.h"
+#include "ctl-run.h"
+#include "ctl.h"
+#include "table.h"
+#include "units.h"
+
+struct apply {
+	char *units; /* what systemctl lists */
+	struct words stop, reset, start, renew;
+	unsigned tunnels, listening, failed;
+};
+
+/* --- systemd ----------------------------------------------------------------------------- */
+
+/* Run a systemctl command; it is no error if it has no more than `least` words. */
+static int systemctl(const struct words *words, size_t least, struct outcome *outcome)
+{
+	char *output;
+	int status;
+
+	if (words->count <= least)
+		return 0;
+	status = run_program((const char *const *)words->word, &output);
+	if (status != 0) {
+		output[strcspn(output, "\n")] = '\0';
+		fail(outcome, EX_UNAVAILABLE, "systemctl %s: %s", words->word[1],
+		    status == 127 ? "cannot be run" : output);
+	}
+	free(output);
+	return status == 0 ? 0 : -1;
+}
+
+static void begin(struct words *words, const char *verb)
+{
+	words_add(words, "systemctl");
+	words_add(words, verb);
+	words_add(words, "--");
+}
+
+/* One unit as systemctl lists it: "spipe-mail.socket loaded active listening Encrypted pipe mail". */
+struct unit {
+	char name[NAME_MAX + 1], load[32], active[32];
+};
+
+static void list_units(struct apply *apply)
+{
+	static const char *const words[] = { "systemctl", "list-units", "--all", "--plain",
+		"--no-legend", "--full", "spipe-*", "spipetab-*", "renew-spipe-*", NULL };
+
+	free(apply->units);
+	run_program(words, &apply->units);
+}
+
+/* The next unit in the list. Returns what follows it, or NULL at the end. */
+static const char *next_unit(const char *list, struct unit *unit)
+{
+	/* NOLINTNEXTLINE(cert-err34-c): no numbers */
+	if (sscanf(list, "%255s %31s %31s", unit->name, unit->load, unit->active) != 3)
+		return NULL;
+	list += strcspn(list, "\n");
+	return list + (*list != '\0');
+}
+
+static bool is_active(const struct apply *apply, const char *name)
+{
+	struct unit unit;
+
+	for (const char *list = apply->units; (list = next_unit(list, &unit)) != NULL;)
+		if (strcmp(unit.name, name) == 0)
+			return strcmp(unit.active, "active") == 0;
+	return false;
+}
+
+/* --- what has changed -------------------------------------------------------------------- */
+
+/* A unit file's text after the section [Unit], to be freed; NULL if there is none. */
+static char *read_settings(const char *directory, const char *unit)
+{
+	char path[PATH_MAX], *text = NULL, *settings;
+	size_t size = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, unit);
+	file = fopen(path, "re");
+	if (file == NULL)
+		return NULL;
+	if (getdelim(&text, &size, '\0', file) == -1)
+		*text = '\0';
+	fclose(file);
+	settings = strstr(text, "\n[S"); /* [Socket] or [Service] */
+	settings = settings != NULL ? strdup(settings) : NULL;
+	free(text);
+	return settings;
+}
+
+/* Whether the unit has other settings than when the socket was started, or its service renewed. */
+static bool has_changed(const char *unit)
+{
+	char *started = read_settings(UNITS_STARTED, unit);
+	char *loaded = read_settings(UNITS_LOADED, unit);
+	bool same = started != NULL && loaded != NULL && strcmp(started, loaded) == 0;
+
+	free(started);
+	free(loaded);
+	return !same;
+}
+
+/* Stop a socket. Systemd removes the path of a UNIX socket only if the line still has the same one. */
+static void stop_socket(struct apply *apply, const char *unit)
+{
+	static const char listen[] = "\nListenStream=/";
+	char *settings = read_settings(UNITS_STARTED, unit);
+	char *path = settings != NULL ? strstr(settings, listen) : NULL;
+
+	words_add(&apply->stop, unit);
+	if (path != NULL) {
+		path += strlen(listen) - 1;
+		path[strcspn(path, "\n")] = '\0';
+		unlink(path);
+	}
+	free(settings);
+}
+
+/* Units that are still there, although no line of the table is. */
+static void stop_gone(struct apply *apply)
+{
+	struct unit unit;
+	const char *socket_end;
+
+	for (const char *list = apply->units; (list = next_unit(list, &unit)) != NULL;) {
+		if (strcmp(unit.load, "not-found") != 0 || strcmp(unit.active, "inactive") == 0)
+			continue;
+		if (strcmp(unit.active, "failed") == 0) {
+			words_add(&apply->reset, unit.name);
+			continue;
+		}
+		socket_end = strstr(unit.name, ".socket");
+		if (socket_end == NULL) {
+			words_add(&apply->stop, unit.name);
+			continue;
+		}
+		printf("stopping %.*s\n", (int)(socket_end - unit.name) - 6, unit.name + 6);
+		stop_socket(apply, unit.name);
+	}
+}
+
+/* Decide what to do about a tunnel. */
+static void compare(struct apply *apply, const struct tunnel *tunnel)
+{
+	char socket_unit[96], service[96], renew[96];
+	bool active;
+
+	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
+	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
+	snprintf(renew, sizeof(renew), "renew-spipe@%s.service", tunnel->name);
+	active = is_active(apply, socket_unit);
+	if (!active && tunnel->option[TUNNEL_NOAUTO] != NULL)
+		return;
+	/* starting one that is active starts the path units that it wants */
+	words_add(&apply->start, socket_unit);
+	if (!active)
+		printf("starting %s\n", tunnel->name);
+	else if (has_changed(socket_unit) || !systemd_listens(&tunnel->listen)) {
+		printf("restarting %s\n", tunnel->name);
+		stop_socket(apply, socket_unit);
+	} else if (tunnel_one_service(tunnel) && has_changed(service)) {
+		printf("renewing %s\n", tunnel->name);
+		words_add(&apply->renew, renew);
+	}
+}
+
+/* --- what has become of it --------------------------------------------------------------- */
+
+/* Why a socket does not listen: who has its address or, if nobody, what systemd last said of it. */
+static void print_why(const struct tunnel *tunnel, const char *socket_unit)
+{
+	const char *const words[] = { "journalctl", "-q", "-b", "-o", "cat", "-p", "err", "-n", "2",
+		"-u", socket_unit, NULL };
+	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], *log;
+
+	fprintf(stderr, "spipectl: %s:%u: ", TABLE_PATH, tunnel->line);
+	address_text_format(&tunnel->listen, where, sizeof(where));
+	if (address_is_held(&tunnel->listen, holder)) {
+		fprintf(stderr, "%s is held by %s\n", where, holder);
+		return;
+	}
+	run_program(words, &log);
+	log[strcspn(log, "\n")] = '\0';
+	fprintf(stderr, "%s does not listen: %s\n", where,
+	    *log != '\0' ? log : "see systemctl status");
+	free(log);
+}
+
+static void verify(struct apply *apply, const struct tunnel *tunnel)
+{
+	char socket_unit[96];
+	bool expected = tunnel->option[TUNNEL_NOAUTO] == NULL;
+
+	apply->tunnels++;
+	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
+	for (size_t i = 0; i < apply->start.count; i++)
+		expected |= strcmp(apply->start.word[i], socket_unit) == 0;
+	if (!expected)
+		return;
+	if (is_active(apply, socket_unit) && systemd_listens(&tunnel->listen))
+		apply->listening++;
+	else {
+		apply->failed++;
+		print_why(tunnel, socket_unit);
+	}
+}
+
+/* --- all of it --------------------------------------------------------------------------- */
+
+/* Call `act` for each tunnel of the table, which has been found to be without errors. */
+static int each_tunnel(struct apply *apply, void (*act)(struct apply *, const struct tunnel *),
+    struct outcome *outcome)
+{
+	FILE *file = fopen(TABLE_PATH, "re");
+	struct table table;
+	struct tunnel tunnel;
+	enum table_result found;
+
+	if (file == NULL)
+		return fail(outcome, EX_NOINPUT, "%s: %s", TABLE_PATH, strerror(errno));
+	table_open(&table, file);
+	while ((found = table_next(&table, &tunnel, outcome)) == TABLE_TUNNEL)
+		act(apply, &tunnel);
+	table_close(&table);
+	fclose(file);
+	return found == TABLE_END ? 0 : -1;
+}
+
+static int run(struct apply *apply, struct outcome *outcome)
+{
+	struct words reload = { NULL, 0 };
+	struct outcome ignored;
+	int result;
+
+	begin(&apply->stop, "stop");
+	begin(&apply->reset, "reset-failed");
+	begin(&apply->start, "start");
+	begin(&apply->renew, "start");
+	begin(&reload, "daemon-reload");
+
+	result = check_before_apply(outcome) == 0 ? systemctl(&reload, 0, outcome) : -1;
+	words_free(&reload);
+	if (result != 0)
+		return -1;
+	list_units(apply);
+	stop_gone(apply);
+	if (each_tunnel(apply, compare, outcome) != 0)
+		return -1;
+	/* All that stop come first: others may be about to take over their addresses. */
+	if (systemctl(&apply->stop, 3, outcome) != 0 || systemctl(&apply->reset, 3, outcome) != 0)
+		return -1;
+	systemctl(&apply->start, 3, &ignored); /* which of them fail, and why, is found out below */
+	if (systemctl(&apply->renew, 3, outcome) != 0)
+		return -1;
+	list_units(apply);
+	if (each_tunnel(apply, verify, outcome) != 0)
+		return -1;
+	printf("%s: tunnels: %u, listening: %u\n", TABLE_PATH, apply->tunnels, apply->listening);
+	return apply->failed == 0
+	    ? 0
+	    : fail(outcome, EX_UNAVAILABLE, "tunnels that do not listen: %u", apply->failed);
+}
+
+int ctl_apply(int argc, char **argv)
+{
+	struct apply apply = { .units = NULL };
+	struct outcome outcome = { 0 };
+
+	(void)argv;
+	if (argc != 1)
+		fail(&outcome, EX_USAGE, "apply takes no arguments; see --help");
+	else
+		run(&apply, &outcome);
+	free(apply.units);
+	words_free(&apply.stop);
+	words_free(&apply.reset);
+	words_free(&apply.start);
+	words_free(&apply.renew);
+	return ctl_end(&outcome);
+}
