@@ -116,7 +116,7 @@ bulk() {
 	exec 9>&-
 }
 
-@test "a proxy that flips, cuts, repeats, leaves out, swaps: never a silent difference" {
+@test "a proxy that flips, cuts, repeats, drops or swaps: no difference goes unnoticed" {
 	run -0 "$TESTS/helpers/badproxy.py" "${NETWORK_CONNECTIONS:-300}" "${NETWORK_BYTES:-2000000}" "${SEED:-$RANDOM}"
 	printf '# %s\n' "${lines[@]}" >&3
 }

@@ -23,7 +23,7 @@ check() {
 	env -u JOBS "$TESTS/check" one.bats two.py "${more[@]}"
 }
 
-@test "check: TAP of both kinds as one, and the counts" {
+@test "check: the TAP of both kinds of suite as one, and the counts" {
 	run -0 check
 	[ "${lines[-1]}" = '2 passed, 0 failed, 2 skipped' ]
 	[ "${lines[-2]}" = 1..4 ]
@@ -32,7 +32,7 @@ check() {
 	grep -qE '^ok [34] two: is-skipped # skip for another$' <<<"$output"
 }
 
-@test "check: a failure of either kind, each way to fail, is one" {
+@test "check: each way to fail counts as one failure, in either kind of suite" {
 	more=(three.py three.bats)
 	cat >three.py <<-'END'
 		import os, time

@@ -39,7 +39,7 @@ through() {
 	[ $((flags & 04000)) -eq 0 ]
 }
 
-@test "its environment: who the peer is, and nothing that is meant for us or secret" {
+@test "its environment names the peer, and has nothing that is secret or meant for the filter" {
 	export LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=connection NOTIFY_SOCKET=/nowhere KEPT='as it was'
 	export CREDENTIALS_DIRECTORY=$PWD
 	head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >key
@@ -55,7 +55,7 @@ through() {
 	not grep -qF "$(sha256sum <key | cut -d ' ' -f 1)" out
 }
 
-@test "it runs in our directory, with our umask, in a process group of its own" {
+@test "it runs in the filter's directory, with its umask, in a process group of its own" {
 	umask 027
 	through sh -c 'pwd; umask; cat /proc/$$/stat'
 	[ "$(sed -n 1p out)" = "$PWD" ]
@@ -67,7 +67,7 @@ through() {
 	[ "$pid" = "$group" ]
 }
 
-@test "its resource limits are ours: core dumps are off for us, not for it" {
+@test "its resource limits are those that the filter was started with: core dumps are off for the filter only" {
 	local here
 	ulimit -Sc "$(ulimit -Hc)"
 	here=$(bash -c 'ulimit -Sc; ulimit -Sn; ulimit -Sl')
@@ -101,7 +101,7 @@ through() {
 	one_line enc.err spipe-enc 'sh.*(USR1|10|User)'
 }
 
-@test "spipe-enc: nc -F without -p is guessed at" {
+@test "spipe-enc: nc -F without -p is recognized, and the message says so" {
 	listen dec true
 	run -77 --separate-stderr "$ENC" -k key -- nc -F 127.0.0.1 "$port" </dev/null
 	echo "$stderr" >enc.err
@@ -118,7 +118,7 @@ through() {
 	statuses dec 5 0
 }
 
-@test "-p: a command that hands back no socket: 69, and says so" {
+@test "-p: a command that passes back no socket is an error: 69" {
 	local commands=('true' 'echo hello' 'exit 5' 'sleep 1000 </dev/null >/dev/null 2>&1 & exit 0'
 		'kill -9 $$')
 	local command number=0
@@ -134,7 +134,7 @@ through() {
 	done
 }
 
-@test "-p: what is passed back must be a socket, and one" {
+@test "-p: what is passed back must be exactly one socket" {
 	local give="import socket,sys,os
 s = socket.socket(fileno=1)
 files = {'file': [open('key')], 'pipe': [os.pipe()[0]], 'two': socket.socketpair(), 'listening': [socket.socket()],
@@ -183,7 +183,7 @@ held() {
 	read -r dec <"/proc/$acceptor/task/$acceptor/children" || [ -n "$dec" ]
 }
 
-@test "a command that leaves a few bytes unread: its output arrives, then a break, no clean end" {
+@test "a command that leaves a few bytes unread: its output arrives, then the connection breaks" {
 	listen dec "$DEC" -k key -- sh -c 'echo ready; sleep 0.3'
 	local status=0
 	{ # the input stays open until the answer is there
@@ -197,7 +197,7 @@ held() {
 	one_line dec.err spipe-dec 'without reading all'
 }
 
-@test "no command is left when a signal ends us, SIGKILL included" {
+@test "no command is left when a signal ends the filter, even SIGKILL" {
 	local signal
 	for signal in TERM INT HUP KILL ABRT; do
 		held 'sleep 1000 & echo $$ $! >pid.new; mv pid.new pid; trap "" HUP TERM INT; wait; sleep 1000'
@@ -222,7 +222,7 @@ held() {
 	done
 }
 
-@test "spipe-enc: no command is left when a signal ends us" {
+@test "spipe-enc: no command is left when a signal ends the filter" {
 	local signal command enc
 	for signal in TERM INT HUP KILL; do
 		rm -f pid
@@ -238,7 +238,7 @@ held() {
 	done
 }
 
-@test "-p: a signal while the command still connects ends us and it, and is said" {
+@test "-p: a signal while the command is still connecting ends the filter and the command, with a message" {
 	hold enc "$ENC" -o 60 -p -k key -- sh -c 'echo $$ >pid.new; mv pid.new pid; exec sleep 1000'
 	local enc=$! command
 	eventually 5 test -s pid
@@ -251,7 +251,7 @@ held() {
 	exec 9>&-
 }
 
-@test "a signal while the command takes its time to end: it is killed, and that is said" {
+@test "a signal while the command is slow to end: the command is killed, with a message" {
 	listen dec "$DEC" -k key -- cat
 	hold enc "$ENC" -k key -- sh -c 'nc -N 127.0.0.1 "$0"; exec </dev/null >&0; echo $$ >pid.new; mv pid.new pid; exec sleep 1000' "$port"
 	local enc=$! command
@@ -265,7 +265,7 @@ held() {
 	one_line enc.err spipe-enc 'signal 15 \(Terminated\) while the command was ending$'
 }
 
-@test "a signal while we wait for the handshake ends us at once" {
+@test "a signal during the handshake ends the filter at once" {
 	local signal dec
 	for signal in TERM INT HUP; do
 		hold dec env --default-signal=INT "$DEC" -o 60 -k key -- sh -c 'echo ran >ran'
@@ -294,14 +294,14 @@ held() {
 	statuses dec 5 0
 }
 
-@test "a command's stderr is ours" {
+@test "a command has the filter's stderr" {
 	listen dec "$DEC" -k key -- sh -c 'echo from the command >&2'
 	"$ENC" -k key -- nc -N 127.0.0.1 "$port" </dev/null
 	statuses dec 5 0
 	eventually 2 grep -qx 'from the command' dec.err
 }
 
-@test "a command that leaves its process group for ours is killed as well" {
+@test "a command that moves to the filter's process group is killed as well" {
 	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -k key -o 0.5 -- /usr/bin/python3 -c \
 		'import os, time; os.setpgid(0, os.getpgid(os.getppid())); print(os.getpid(), file=open("pid", "w")); time.sleep(60)' </dev/null
 	! kill -0 "$(cat pid)"
@@ -314,7 +314,7 @@ import ctypes
 print(max(0, ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint(1))))'
 }
 
-@test "a command cannot read the credentials, but all else" {
+@test "a command can read all files but the credentials" {
 	[ "$(landlock_version)" -ge 1 ] || skip "no Landlock in this kernel"
 	mkdir -p run/credentials/unit run/credentials/other
 	cp key run/credentials/unit/

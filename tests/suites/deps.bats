@@ -4,7 +4,7 @@
 
 load ../helpers/lib
 
-@test "deps: daemons that it brings are disabled, those that were here before are left alone" {
+@test "deps: daemons that it installs are disabled, those that were here before are left alone" {
 	mkdir bin
 	export PATH=$PWD/bin:$PATH STATE=$PWD
 	echo ssh.service >units

@@ -138,7 +138,7 @@ watched() {
 	has out/spipe-f.socket Accept=no
 }
 
-@test "limits: of the program, and of what all its connections may use" {
+@test "limits of the program, and of what all its connections may use" {
 	generate 'a dec 1 2 k maxconn=10,strangers=5,persource=3,exit-idle=2.5' 'b dec 2 2 k persource=0' \
 		'c dec 3 2 k strangers=20' 'd enc 4 2 k maxconn=10' 'e dec 5 exec:/bin/cat k maxconn=10,strangers=5'
 	[ "$status" -eq 0 ]
@@ -385,7 +385,7 @@ watched() {
 	[ -z "$(ls out)" ]
 }
 
-@test "two lines that listen at one place: the first has it" {
+@test "two lines with the same LISTEN: the first one counts" {
 	local first second
 	while read -r first second; do
 		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
@@ -459,7 +459,7 @@ watched() {
 	exec 5>&-
 }
 
-@test "nothing that stands in a field becomes a directive" {
+@test "no text of a field becomes a directive" {
 	local evil line
 	# The file as a whole may be hostile: only the lines that we know come out.
 	for evil in '\nExecStart=/evil' '\x0aExecStart=/evil' $'\vExecStart=/evil' $'\fX' '%n' '${X}' '`x`' '$(x)' \
@@ -479,7 +479,7 @@ watched() {
 	done
 }
 
-@test "what systemd makes of the units is what was meant, without a word" {
+@test "systemd reads the units as they are meant, without a warning" {
 	local units=() unit
 	generate 'a dec [::]:8025 127.0.0.1:25 mail.key maxconn=200,pfs=require' \
 		'b enc /run/redis-far.sock db.example.net:7379 redis.key mode=0660' \

@@ -179,7 +179,7 @@ all_services() {
 	all_services
 }
 
-@test "xinetd: the shipped files are off, and fit" {
+@test "xinetd: the shipped files are disabled, and valid" {
 	local role
 	for role in dec enc; do
 		grep -qE '^\s*disable\s*= yes$' "$TESTS/../xinetd/spipe-$role"
@@ -198,7 +198,7 @@ all_services() {
 	[ "$(near ss -Hltn 'sport = :2525' | awk '{print $4}')" = 127.0.0.1:2525 ]
 }
 
-@test "xinetd: a thousand connects in a second close no door" {
+@test "xinetd: a thousand connections in a second do not turn the service off" {
 	start_xinetd
 	near "$TESTS/helpers/flood.py" connect 127.0.0.1 8001 127.0.0.9 1000 1
 	wire 8001 key

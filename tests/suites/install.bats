@@ -106,7 +106,7 @@ installed() {
 	done
 }
 
-@test "install: uninstall takes nothing away that it did not bring" {
+@test "install: uninstall removes nothing that install did not put there" {
 	local setting=(DESTDIR="$PWD/root" XINETDDIR=/etc/xinetd.d ROOTDIR=/lib/world WITH_SYSTEMD=yes)
 	make -s -C "$TREE" install BUILD="$PWD/build" "${setting[@]}" CFLAGS=-O0 zero_registers= >make.err 2>&1
 	[ -e root/etc/xinetd.d/spipe-dec ]

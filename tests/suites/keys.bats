@@ -137,7 +137,7 @@ judges_clients() {
 	echo "# $(cat cost.txt)" >&3
 }
 
-@test "-K: what is no key by its name or kind is not one; rules without a key are named" {
+@test "-K: files that are no key by name or type are skipped; rules without a key are reported" {
 	new_keys k good .hidden old~ good.conf.bak a.bak b.swp c.tmp '#d#' e.orig
 	new_keys elsewhere linked
 	printf '# no rules\n' >k/good.conf
@@ -177,7 +177,7 @@ judges_clients() {
 	grep -q 'z-short.*32' dec.err
 }
 
-@test "-K: what everyone may read or write is no key" {
+@test "-K: a file that everyone may read or write is no key" {
 	new_keys k good read written README.md
 	chmod 640 k/good
 	chmod 604 k/read
@@ -249,7 +249,7 @@ judges_clients() {
 	one_line dec.err spipe-dec 'key bad is skipped: Permission denied'
 }
 
-@test "-K: none usable, or no directory: 78, said, and not a byte for the peer" {
+@test "-K: no usable key, or no directory: 78, with a message, and not a byte for the peer" {
 	mkdir empty bad
 	: >bad/a
 	random 31 bad/b
@@ -287,7 +287,7 @@ judges_clients() {
 	run -64 "$DEC" -- cat </dev/null
 }
 
-@test "a key from a pipe, as the shell makes them; an empty one is an error and no hang" {
+@test "a key from a pipe, as the shell makes them; an empty one is an error, not a hang" {
 	serve dec -k key
 	is_known_as key "$("$ENC" -k <(cat key) -- nc -N 127.0.0.1 "$port" <<<hello)"
 	# in two pieces, the second late
@@ -386,7 +386,7 @@ more() {
 	not grep -v 'is skipped: No such file' dec.err
 }
 
-@test "revocation: the next connection is refused, one that stands goes on" {
+@test "revocation: the next connection is refused, an open one goes on" {
 	new_keys k alice bob
 	serve dec -K k
 	hold enc "$ENC" -k k/bob -- nc -N 127.0.0.1 "$port"
@@ -437,7 +437,7 @@ more() {
 	[[ ${lines[0]} == 'client ::1 '* ]]
 }
 
-@test "the environment over a UNIX socket, and over one that nobody knows" {
+@test "the environment over a UNIX socket with a name, and without one" {
 	export SPIPE_KEY=forged SPIPE_PEER_ADDR=forged SPIPE_PEER_PORT=forged SPIPE_LOCAL_ADDR=forged SPIPE_LOCAL_PORT=forged
 	# shellcheck disable=SC2016
 	run -0 "$HOLDER" -u key "$DEC" -k key -- sh -c 'env | grep ^SPIPE_ | sort'
@@ -469,7 +469,7 @@ free_port() {
 	EOF
 }
 
-@test "the environment under socat: with the socket itself, and with a socketpair and socat's word" {
+@test "the environment under socat: with the socket itself, and with a socketpair and socat's variables" {
 	new_keys k alice
 	local how try
 	# shellcheck disable=SC2016
@@ -492,7 +492,7 @@ free_port() {
 	done
 }
 
-@test "control characters get neither into the environment nor into the log, not by a key's name either" {
+@test "control characters get neither into the environment nor into the log, not even from a key's name" {
 	local name
 	new_keys k good
 	for name in $'new\nline' $'escape\e[31m' $'tab\tbed' $'return\r' $'delete\x7f' $'\nSPIPE_RESULT=clean'; do
@@ -611,7 +611,7 @@ free_port() {
 	done
 }
 
-@test "credentials: what stands in for a missing file says so" {
+@test "credentials: the message for a missing file says that it was missing" {
 	mkdir credentials
 	printf missing >credentials/mail.key
 	CREDENTIALS_DIRECTORY=$PWD/credentials run -78 --separate-stderr "$DEC" -k mail.key -t 127.0.0.1:1 </dev/null

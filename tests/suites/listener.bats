@@ -183,7 +183,7 @@ time.sleep(1000)
 	[ "$status" -eq 74 ]
 }
 
-@test "SIGHUP without a program to execute is said, and the old one goes on" {
+@test "SIGHUP when the program is gone: a message, and the old one goes on" {
 	serve_echo_from_copy
 	run -0 ask "$port" before
 	rm spipe-dec

@@ -16,7 +16,7 @@ answering() {
 	statuses dec 5 0
 }
 
-@test "near side: an output file on a full disk is a loss" {
+@test "near side: an output file on a full disk loses the connection" {
 	[ -c /dev/full ]
 	answering
 	random 1000 in
@@ -34,7 +34,7 @@ answering() {
 	[ "$(cat out)" = hello ]
 }
 
-@test "near side: appended to, the output file keeps what it had" {
+@test "near side: an output file opened for appending keeps what it had" {
 	answering
 	printf 'before ' >out
 	printf after | "$ENC" -k key -- nc -N 127.0.0.1 "$port" >>out
@@ -56,7 +56,7 @@ answering() {
 	[ $((0x$mask)) -eq 0 ]
 }
 
-@test "ignored SIGPIPE: a reader that goes is still noticed" {
+@test "ignored SIGPIPE: a reader that goes away is still noticed" {
 	answering
 	run bash -c 'set -o pipefail; (head -c 300000 /dev/zero; sleep 0.2) |
 		env --ignore-signal=CHLD,PIPE "$ENC" -k key -- nc -N 127.0.0.1 "$1" 2>enc.err | head -c 1000 >/dev/null' - "$port"
@@ -108,7 +108,7 @@ answering() {
 
 # What a person reads who types `2>&1 |`, with the input from a terminal, a file or, for spipe-enc, a pipe.
 # Where both ends are pipes spipe-dec has to take them for the wire: nothing goes there.
-@test "2>&1 and a pipe: a message is read there, but by no peer" {
+@test "2>&1 and a pipe: messages go to the pipe, and never to the peer" {
 	"$ENC" -k missing -- true 2>&1 </dev/null | cat >enc.null
 	echo hello | "$ENC" -k missing -- true 2>&1 | cat >enc.pipe
 	"$DEC" -k missing -- true 2>&1 </dev/null | cat >dec.null
@@ -133,7 +133,7 @@ answering() {
 	done
 }
 
-@test "far side: fds 6 and 7 that are no stream, or that listen" {
+@test "far side: fds 6 and 7 that are not streams, or are listening" {
 	local give="import os,socket,sys
 near, far = socket.socketpair()
 os.dup2(near.fileno(), 0), os.dup2(near.fileno(), 1)
@@ -278,7 +278,7 @@ for raw in True, False:
 ' "$DEC"
 }
 
-@test "a connection that has been reset already is known by what the supervisor says" {
+@test "the address of a connection that has been reset already is the one that the supervisor gives" {
 	cat >reset.py <<-'EOF'
 		import os, socket, struct, sys
 		server = socket.create_server(("127.0.0.1", 0))

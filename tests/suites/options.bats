@@ -57,7 +57,7 @@ fails() {
 	fails 64 "$ENC" . -k key --key other touch ran
 }
 
-@test "what is said names the option as it was typed; abbreviations are none" {
+@test "messages name the option as it was typed; abbreviations are refused" {
 	local program word
 	for program in "$ENC" "$DEC"; do
 		fails 64 "$program" 'option --no-pfs takes no value' -k key --no-pfs=1 touch ran
@@ -81,7 +81,7 @@ fails() {
 	fails 64 "$ENC" 'option --key-dir is unknown' --key-dir=. touch ran
 }
 
-@test "values that are no number of seconds over 0: 64" {
+@test "values that are not a number of seconds above 0: 64" {
 	local program option value
 	for program in "$ENC" "$DEC"; do
 		for option in -o -i --timeout --idle --linger; do
@@ -96,7 +96,7 @@ fails() {
 	done
 }
 
-@test "-o takes fractions, and means them" {
+@test "-o takes fractions of a second" {
 	local value
 	for value in 0.2 .2 0.20; do
 		fails 75 "$ENC" . -o $value -k key sleep 10
@@ -110,7 +110,7 @@ fails() {
 	exec 9>&-
 }
 
-@test "-o: large values are no trouble" {
+@test "-o takes large values" {
 	listen dec "$DEC" -o 1000000 -k key -- cat
 	[ "$(printf hello | "$ENC" -o 86400000 -k key -- nc -N 127.0.0.1 "$port")" = hello ]
 	statuses dec 5 0
@@ -160,7 +160,7 @@ fails() {
 	[ "$status" -ne 0 ]
 }
 
-@test "a key that cannot be used: 78, and which and why" {
+@test "a key that cannot be used: 78, with its name and the reason" {
 	local program size
 	mkdir directory
 	for size in 0 1 31; do
@@ -181,7 +181,7 @@ fails() {
 	done
 }
 
-@test "a key from a FIFO: however it comes, but not for ever" {
+@test "a key from a FIFO: in any pieces, but within the time limit" {
 	listen dec "$DEC" -k key -- cat
 	[ "$(printf hello | "$ENC" -k <(head -c 7 key; sleep 0.3; tail -c +8 key) nc -N 127.0.0.1 "$port")" = hello ]
 	statuses dec 5 0
@@ -211,7 +211,7 @@ hashes() {
 	[ "${stat[13]}" -ge 10 ]
 }
 
-@test "a key file that takes long to read outlives neither -o nor SIGTERM" {
+@test "a key file that is slow to read: -o and SIGTERM end the wait" {
 	truncate -s 300G large
 	local program
 	for program in "$ENC" "$DEC"; do
@@ -227,7 +227,7 @@ hashes() {
 	done
 }
 
-@test "a key that we may not read: 78" {
+@test "an unreadable key: 78" {
 	chmod 000 other
 	local drop=()
 	[ "$(id -u)" -ne 0 ] || drop=(setpriv --bounding-set '-dac_override,-dac_read_search' --)
@@ -326,7 +326,7 @@ hashes() {
 	one_line dec.err spipe-dec 'no key is given \(-k or -K\); see --help'
 }
 
-@test "--help and --version that cannot be written: 74, and said" {
+@test "--help and --version that cannot be written: 74, with a message" {
 	for option in --help --version; do
 		run -74 --separate-stderr sh -c '"$@" >/dev/full' sh "$ENC" "$option"
 		echo "$stderr" >enc.err

@@ -9,7 +9,7 @@ PROXYPARSE=$TESTS/helpers/proxyparse.py
 	"$PROXYPARSE" check
 }
 
-@test "a version that is none, twice, and where it is not asked for" {
+@test "a version that does not exist, given twice, or without -x" {
 	local value
 	for value in -x0 -x3 -x12 -xx --proxy-protocol= --proxy-protocol=v2; do
 		run -64 "$DEC" -k key "$value" -- cat </dev/null
@@ -95,7 +95,7 @@ get() {
 	"$ENC" -k "$1" -- nc -N -s 127.0.0.9 127.0.0.1 "$port" <request >answer
 }
 
-@test "nginx behind spipe-dec -x, both versions: logs the client's address, not ours" {
+@test "nginx behind spipe-dec -x, both versions: logs the client's address, not spipe-dec's" {
 	start_nginx
 	local version count=0
 	for version in 1 2; do
@@ -172,7 +172,7 @@ get() {
 	[ "$(cat access.log)" = '127.0.0.9 key' ]
 }
 
-@test "a key's name of 250 bytes is none too long for nginx and HAProxy" {
+@test "nginx and HAProxy take a key's name of 250 bytes" {
 	local name server
 	name=$(printf 'n%.0s' $(seq 250))
 	cp key "$name"
@@ -209,7 +209,7 @@ get() {
 	[[ $(timeout -s KILL 10 spipe -t "127.0.0.1:$port" -k k/alice <request) == *'haproxy for 127.0.0.1 as alice'* ]]
 }
 
-@test "HAProxy behind spipe-dec -x1: the address, and no name" {
+@test "HAProxy behind spipe-dec -x1: the address without a name" {
 	start_haproxy
 	listen dec "$DEC" -x1 -k key -- nc -N -U "$PWD/backend.sock"
 	get key
@@ -259,7 +259,7 @@ get() {
 	[ "$(grep -cE '^client=127\.0\.0\.8:[1-9][0-9]* ' haproxy/haproxy.log)" = 4 ]
 }
 
-@test "socat in front: its word for the client's address is what the header says" {
+@test "socat in front: the header has the client's address that socat gives" {
 	cat >dec.sh <<-'EOF'
 		#!/bin/sh
 		exec "$DEC" -x -k key -- sh -c 'cat >header.new; mv header.new header'

@@ -169,7 +169,7 @@ day() {
 	done
 }
 
-@test "from: who comes from nowhere known is refused, and a supervisor's word counts" {
+@test "from: a client without a known address is refused; the one that a supervisor gives counts" {
 	rules 'from 0.0.0.0/0 ::/0'
 	refused 'not allowed from an unknown address' -s
 	refused 'not allowed from ' -u
@@ -228,7 +228,7 @@ day() {
 	[ "$(spipe -t "127.0.0.1:$port" -k k/carol </dev/null)" = 'the usual' ]
 }
 
-@test "command: one that cannot be run or fails is the one that is named" {
+@test "command: one that cannot be run or fails is named" {
 	rules 'command ./no-such-program argument'
 	run -69 --separate-stderr holder
 	[ "${lines[-1]}" = 'got 320' ]
@@ -238,7 +238,7 @@ day() {
 	grep -q 'command false' <<<"${stderr_lines[0]}"
 }
 
-@test "command: without a command of our own it is not silently left out" {
+@test "command: it is not ignored when spipe-dec has no command itself" {
 	# The far side is descriptors 6 and 7, which the rule would have replaced.
 	rules 'command echo from the rule'
 	run --separate-stderr "$HOLDER" key bash -c '"$@" 6</dev/null 7>far' - "$DEC" -k key
@@ -365,7 +365,7 @@ day() {
 	[ -z "$stderr" ]
 }
 
-@test "not understood: what is no text, too long or not readable" {
+@test "not understood: what is not text, too long or unreadable" {
 	printf 'require-pfs\0\n' >key.conf
 	run -78 --separate-stderr "$DEC" -k key -- cat </dev/null
 	[[ $stderr == 'spipe-dec: key key: '*key.conf* ]]
@@ -382,7 +382,7 @@ day() {
 	[[ $stderr == 'spipe-dec: key key: '*key.conf* ]]
 }
 
-@test "a key with bad rules is no key: skipped in a directory, the others stay" {
+@test "a key with bad rules is skipped in a directory, the others are used" {
 	mkdir k
 	random 32 k/alice
 	random 32 k/bob
@@ -404,7 +404,7 @@ day() {
 	statuses dec 5 0 77 0
 }
 
-@test "spipe-enc takes no notice of rules" {
+@test "spipe-enc ignores rules" {
 	listen dec "$DEC" -k ./key -- echo ran
 	mkdir client
 	cp key client/key
@@ -413,7 +413,7 @@ day() {
 	statuses dec 5 0
 }
 
-@test "rules in anything but a file: refused, and no waiting" {
+@test "rules in anything but a regular file are refused at once" {
 	for what in mkfifo mkdir; do
 		rm -rf key.conf
 		$what key.conf

@@ -261,7 +261,7 @@ metric() {
 	grep -q 'Without a key ("-"), the peer 127.0.0.1:[0-9]* has not' explained
 }
 
-@test "fail2ban bans who has proved no key, and nobody else" {
+@test "fail2ban bans those who have proved no key, and nobody else" {
 	command -v fail2ban-server >/dev/null || skip 'needs fail2ban'
 	/usr/bin/python3 -c 'import systemd.journal' || skip 'needs python3-systemd'
 	local etc=$ROOT/shared/fail2ban

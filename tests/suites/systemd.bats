@@ -131,7 +131,7 @@ is_field() {
 	END
 }
 
-@test "systemd: verify has nothing to say" {
+@test "systemd: systemd-analyze verify finds nothing" {
 	run inside env SYSTEMD_UNIT_PATH=/run/systemd/generator: systemd-analyze verify --man=no spipe-dec.socket spipe-dec@1.service spipe-enc.socket \
 		spipe-enc@1.service spipe-mail-in.socket spipe-mail-in@1.service spipe-front.socket \
 		spipe-front@1.service spipe-behind.socket spipe-behind@1.service spipe-show@1.service \
@@ -142,7 +142,7 @@ is_field() {
 	[[ $output != *spipe* ]]
 }
 
-@test "systemd: how long a start may take is for the filter to say (-o, timeout=)" {
+@test "systemd: only the filter limits how long a start may take (-o, timeout=)" {
 	local name
 	for name in dec enc mail-in; do
 		[ "$(inside systemctl show -P TimeoutStartUSec "spipe-$name@1.service")" = infinity ]
@@ -430,7 +430,7 @@ failed_credentials() {
 	[ "$(ask 8106 "$ETC/ruled.key")" = hello ]
 }
 
-@test "systemd: a command gets the words of its line as they stand" {
+@test "systemd: a command gets the words of its line unchanged" {
 	[ "$(ask 8103 mail "")" = 'a$HOME|%n|\x41|;|$SPIPE_KEY|${SPIPE_KEY}|' ]
 	ask 8104 mail "" >environment
 	grep -x SPIPE_KEY=mail.key environment
@@ -493,7 +493,7 @@ for folder, folders, files in os.walk("/"):
 	near timeout -s KILL 2 nc -z -s 127.0.0.2 127.0.0.1 8107
 }
 
-@test "systemd: one journal entry a connection" {
+@test "systemd: one journal entry for each connection" {
 	local i
 	echo_server 127.0.0.1:9000
 	[ "$(ask 8100 mail)" = HELLO ]
@@ -532,7 +532,7 @@ for folder, folders, files in os.walk("/"):
 	[ "$(journal 'spipe-mail-in@*' SPIPE_BYTES_IN=8 | wc -l)" -eq 1 ]
 }
 
-@test "systemd: activating until the peer has proved itself, then a status that a person can read" {
+@test "systemd: activating until the peer has proved its key, then a readable status" {
 	local unit
 	echo_server 127.0.0.1:9000
 	# a connection that says its nonce and no more
@@ -593,11 +593,11 @@ withstands() {
 	none_failed
 }
 
-@test "systemd: 2,000 connects in 2 s, 300 held idle, 500 wrong keys; the rightful get through" {
+@test "systemd: 2,000 connections in 2 s, 300 held idle, 500 wrong keys; holders get through" {
 	withstands dec 8025 "$ETC/spipe-dec.key"
 }
 
-@test "systemd: the same against one service for all connections, from the address of the rightful, too" {
+@test "systemd: the same against one service for all connections, also from the holders' address" {
 	local i
 	withstands mail-in 8100 mail
 	# more of them than there are places, from the same address

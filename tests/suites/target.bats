@@ -3,7 +3,7 @@
 # -t: the far side is a target that the program connects to by itself.
 load ../helpers/lib
 
-@test "-t carries a connection in both programs, in every form of an address" {
+@test "-t connects in both programs, with every form of an address" {
 	listen echo cat
 	local echo=$port
 	listen -u path cat
@@ -166,7 +166,7 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))'
 	statuses dec 5 74
 }
 
-@test "-t: a target that resets at once was lost, however soon we notice: 74, not 69" {
+@test "-t: a target that resets at once is a lost one, however early that is noticed: 74, not 69" {
 	background /usr/bin/python3 -c '
 import socket, struct
 s = socket.create_server(("127.0.0.1", 0), backlog=64)
