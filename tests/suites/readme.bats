@@ -19,9 +19,10 @@ teardown() {
 	teardown_test
 }
 
-# step NUMBER TEXT: the command in backquotes in that step that contains TEXT
+# step NUMBER TEXT: the command in backquotes in that step, or `after` the steps, that contains TEXT
 step() {
-	awk -v number="$1" '/^[0-9]\. /{ on = $1 == number "." } /^$/ && number == 5 { on = 0 } on' "$TESTS/../README.md" |
+	awk -v number="$1" '/^[0-9]\. /{ step = $1 } /^$/ && step == "5." { step = "after." } /^## / { step = "" }
+		step == number "."' "$TESTS/../README.md" |
 		tr '\n' ' ' | grep -o '`[^`]*`' | tr -d '`' | tr -s ' ' | grep -F -e "$2" | head -n 1 | grep .
 }
 
@@ -39,7 +40,8 @@ on_machine() {
 	grep -qF "$(cut -d ' ' -f 1 id)" new
 	sed -n 's/^ *\(mail-[a-z]* *\(enc\|dec\) \)/\1/p' "$TESTS/../README.md" >"$ROOT/spipetab"
 	[ "$(wc -l <"$ROOT/spipetab")" -eq 2 ]
-	on_machine "$(step 4 spipectl || step 4 systemctl)"
+	on_machine "$(step 4 apply)"
 	[ "$(on_machine "$(step 5 /dev/tcp)")" = '220 server.example ESMTP' ]
-	eventually 10 eval 'on_machine "$(step 5 spipe-mail-in)" | grep -q "key mail.key: .*: ended cleanly"'
+	eventually 10 eval 'on_machine "$(step after journalctl)" | grep -q "key mail.key: .*: ended cleanly"'
+	on_machine "$(step after status)" | grep -q '^mail-in '
 }
