@@ -197,7 +197,7 @@ static bool ends_with(const char *name, const char *end)
 	return length >= size && strcmp(name + length - size, end) == 0;
 }
 
-/* Not every file in a key directory: no dot files, no leftovers of editors and packages. */
+/* Not every file in a key directory: no leftovers of editors and packages. */
 static int may_be_key(const struct dirent *entry)
 {
 	static const char *const leftovers[] = { ".bak", ".old", ".swp", ".tmp", ".orig", "~", "#",
@@ -206,7 +206,7 @@ static int may_be_key(const struct dirent *entry)
 	for (size_t i = 0; i < sizeof(leftovers) / sizeof(leftovers[0]); i++)
 		if (ends_with(entry->d_name, leftovers[i]))
 			return 0;
-	return entry->d_name[0] != '.';
+	return 1;
 }
 
 /* Rules that belong to no key are probably meant for one: bob.conf for bob.key. */
