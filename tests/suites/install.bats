@@ -3,6 +3,13 @@
 
 load ../helpers/lib
 
+# One build is enough for most of the tests.
+setup_file() {
+	unset MAKEFLAGS MFLAGS MAKEOVERRIDES
+	make -s -C "$TESTS/.." all BUILD="$BATS_FILE_TMPDIR/build" WITH_SYSTEMD=yes CFLAGS=-O0 zero_registers= \
+		>"$BATS_FILE_TMPDIR/make.err" 2>&1 || cat "$BATS_FILE_TMPDIR/make.err"
+}
+
 setup() {
 	setup_test
 	TREE=$(cd "$TESTS/.." && pwd)
@@ -15,6 +22,7 @@ installed() {
 }
 
 @test "install: for any PREFIX, and uninstall leaves nothing" {
+	cp -a "$BATS_FILE_TMPDIR/build" build
 	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" PREFIX=/opt/pipe WITH_SYSTEMD=yes \
 		CFLAGS=-O0 zero_registers= >make.err 2>&1
 	diff <(installed | grep -v '^/opt/pipe/lib/spipe-filters/root/') - <<-'END'
@@ -84,6 +92,7 @@ installed() {
 
 @test "install: the manual pages in the tree are right for the default PREFIX" {
 	local page
+	cp -a "$BATS_FILE_TMPDIR/build" build
 	make -s -C "$TREE" install BUILD="$PWD/build" DESTDIR="$PWD/root" WITH_SYSTEMD=yes CFLAGS=-O0 zero_registers= \
 		>make.err 2>&1
 	for page in "$TREE"/man/*.[1578]; do
@@ -108,6 +117,7 @@ installed() {
 
 @test "install: uninstall removes nothing that install did not put there" {
 	local setting=(DESTDIR="$PWD/root" XINETDDIR=/etc/xinetd.d ROOTDIR=/lib/world WITH_SYSTEMD=yes)
+	cp -a "$BATS_FILE_TMPDIR/build" build
 	make -s -C "$TREE" install BUILD="$PWD/build" "${setting[@]}" CFLAGS=-O0 zero_registers= >make.err 2>&1
 	[ -e root/etc/xinetd.d/spipe-dec ]
 	[ -d root/lib/world/var/tmp ]
