@@ -22,11 +22,13 @@ static inline void __attribute__((noreturn)) coverage_exit(int status)
 	_exit(status);
 }
 
+#ifndef NO_SANDBOX
 /* No file can be opened inside the sandbox: Landlock is left out, and the counts are written before the filter is set. */
 #define syscall(number, ...) \
 	((number) == __NR_landlock_restrict_self ? 0 : syscall(number, __VA_ARGS__))
 #define prctl(what, ...) \
 	((what) == PR_SET_SECCOMP ? __gcov_dump() : (void)0, prctl(what, __VA_ARGS__))
+#endif
 #define kill coverage_kill
 #define _exit coverage_exit
 
