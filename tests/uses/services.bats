@@ -196,6 +196,29 @@ delivered() {
 	END
 }
 
+@test "ssh: a command and a file, with the lines for ssh_config that the page shows" {
+	needs sshd ssh
+	export HOME=$PWD PATH=$BUILD:$PATH
+	mkdir -p .ssh /run/sshd
+	cp "$ROOT/etc-spipe/inside.key" .ssh/
+	ssh-keygen -q -t ed25519 -N '' -f host
+	ssh-keygen -q -t ed25519 -N '' -f user
+	near_background "$(command -v sshd)" -D -f /dev/null -p 22 -o ListenAddress=127.0.0.1 -o HostKey="$PWD/host" \
+		-o AuthorizedKeysFile="$PWD/user.pub" -o StrictModes=no -o UsePAM=no -o PermitRootLogin=yes -o PidFile=none \
+		-E "$DATA/sshd.log"
+	eventually 10 listens_on 127.0.0.1:22
+	{
+		sed -n '/^Host /,/^\.Ed/p' "$PAGE" | sed '/^\.Ed/d'
+		printf '\tUserKnownHostsFile %s\n\tIdentityFile %s\n\tBatchMode yes\n' "$PWD/known" "$PWD/user"
+	} >config
+	[ "$(grep -c 8022 config)" -eq 1 ]
+	echo "server.example $(cut -d ' ' -f 1,2 host.pub)" >known
+	[ "$(client ssh -F config server.example echo from there)" = 'from there' ]
+	random 10000000 file
+	client ssh -F config server.example cat <file >back
+	cmp file back
+}
+
 @test "HTTP: many requests over one connection, each answered promptly, and a WebSocket" {
 	needs nginx
 	/usr/bin/python3 -c 'import websockets' || skip 'python3-websockets is not installed (make deps GROUPS=uses)'
