@@ -298,6 +298,8 @@ static void parse_title(struct live *live, char *title)
 /* Fields 5 to 21 of /proc/PID/stat, between the parent's number and the time when it started. */
 #define SKIP_17 " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
 
+#define SLICE ":/spipe.slice/" /* the start of the path in /proc/PID/cgroup */
+
 static void read_connection(struct tunnels *tunnels, const char *pid, uint64_t uptime)
 {
 	char title[1024], text[4096], parent[32], *unit, *rest;
@@ -309,8 +311,9 @@ static void read_connection(struct tunnels *tunnels, const char *pid, uint64_t u
 	if (read_title(pid, title, sizeof(title)) == NULL ||
 	    !read_process(pid, "cgroup", text, sizeof(text)))
 		return;
-	unit = strstr(text, "/spipe-");
-	tunnel = unit != NULL ? tunnel_of_unit(tunnels, unit + 1, '@') : NULL;
+	/* Not in the slice of a user or of a container, who could name their units the same. */
+	unit = strstr(text, SLICE);
+	tunnel = unit != NULL ? tunnel_of_unit(tunnels, unit + strlen(SLICE), '@') : NULL;
 	if (tunnel == NULL || !read_process(pid, "stat", text, sizeof(text)))
 		return;
 	rest = strrchr(text, ')');

@@ -154,6 +154,13 @@ talk() {
 	eventually 30 is 't["connections"][0]["bytes_in"], t["connections"][0]["bytes_out"]' '(8, 8)' open
 	eventually 30 is 't["connections"][0]["bytes_in"], t["connections"][0]["bytes_out"]' '(7, 7)' each
 	is '8 < t["connections"][0]["seconds"] < 120' True open # it took that long to say 8
+	# Nobody else's processes are counted.
+	inside mkdir -p '/sys/fs/cgroup/other.slice/spipe-open@9.service'
+	inside bash -c 'echo $$ >"/sys/fs/cgroup/other.slice/spipe-open@9.service/cgroup.procs"
+		exec -a "spipe-dec: 192.0.2.1:5 key alice" sleep 60' 3>&- 4>&- &
+	eventually 5 inside pgrep -f '^spipe-dec: 192.0.2.1:5 key alice'
+	is 'len(t["connections"])' 1 open
+	kill $!
 	run -0 inside spipectl status open
 	[[ $output == *'Connections now: 1, strangers: 0'*' 8       8  alice           127.0.0.1:'* ]]
 }
