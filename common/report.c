@@ -258,7 +258,7 @@ const struct result report_results[REPORT_RESULTS] = {
 	/* each is explained in units/spipe-filters.catalog */
 	{ EX_OK, "clean", "0af363394fce43deaac4667232ef5a77" },
 	{ EX_USAGE, "usage", "680de2bb44b7409a8c647172872caaa8" },
-	{ EX_UNAVAILABLE, "command", "7e78d2aa987145d08291b9e77c81a8ea" },
+	{ EX_UNAVAILABLE, "target", "7e78d2aa987145d08291b9e77c81a8ea" },
 	{ EX_IOERR, "lost", "e609ab3ada474c9faea6bcb48473e121" },
 	{ EX_TEMPFAIL, "timeout", "21981a807e9f4419939f73a40b396152" },
 	{ EX_PROTOCOL, "tampered", "5f73a3a5160a4d078403517bbafee82c" },

@@ -220,7 +220,7 @@ def journal_results():
             raise Wrong("the message has no status: %r" % found[0]["MESSAGE"])
 
     ended("usage", ERROR, 64, direct("dec", ["-k", "secret"], STREAM))
-    ended("command", ERROR, 69, direct("enc", ["-k", "secret", "--", "false"], STREAM))
+    ended("target", ERROR, 69, direct("enc", ["-k", "secret", "--", "false"], STREAM))
     ended("system", ERROR, 71, direct("enc", ["-k", "secret", "--", "cat"], [*STREAM, "prlimit", "--nofile=7"]))
     ended("timeout", ERROR, 75, direct("dec", ["-o", "0.2", "-k", "secret", "--", "cat"], STREAM))
     ended("key", ERROR, 78, direct("dec", ["-k", "missing", "--", "cat"], STREAM))

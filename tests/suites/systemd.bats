@@ -513,7 +513,7 @@ for folder, folders, files in os.walk("/"):
 	# no target: its address and the reason
 	kill "${pids[@]}"
 	[ -z "$(ask 8100 mail)" ]
-	eventually 5 is_field mail-in SPIPE_RESULT command
+	eventually 5 is_field mail-in SPIPE_RESULT target
 	[[ $(field mail-in MESSAGE) == *'cannot connect to 127.0.0.1:9000: Connection refused'* ]]
 	"$NET" exchange in out "$ROOT/shared/front.sock" || true
 	eventually 5 gone front
