@@ -362,3 +362,18 @@ void *realloc(void *p, size_t size)
 {
 	return hit("realloc", FROM) ? NULL : __libc_realloc(p, size);
 }
+
+/* The names of those that programs built with 64-bit offsets call. They differ in nothing here. */
+#define ALSO_64(name) __asm__(".globl " #name "64\n.set " #name "64, " #name)
+
+ALSO_64(open);
+ALSO_64(openat);
+ALSO_64(fcntl);
+ALSO_64(fstat);
+ALSO_64(fstatat);
+ALSO_64(mmap);
+ALSO_64(lseek);
+ALSO_64(scandir);
+ALSO_64(readdir);
+ALSO_64(getrlimit);
+ALSO_64(setrlimit);
