@@ -34,8 +34,8 @@ struct direction {
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
 	bool used;                 /* the buffers hold data, perhaps already delivered */
 	bool readable;             /* says poll */
-	bool ended;                /* the source has no more */
-	bool done;                 /* ... and the output has been ended */
+	bool ended;                /* the source has no more, and the output is written or void */
+	bool done;                 /* ... and has been ended */
 	uint64_t *count;           /* plaintext bytes */
 };
 
@@ -213,7 +213,7 @@ static int move(struct state *s, struct direction *d)
 		return -1;
 	if (d->readable && (fill(s, d) != 0 || drain(s, d) != 0))
 		return -1;
-	return d->ended && d->out_end == 0 ? finish(s, d) : 0;
+	return d->ended ? finish(s, d) : 0;
 }
 
 static bool in_hand(const struct direction *d)
