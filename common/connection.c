@@ -70,8 +70,9 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	c->report.title = &c->title;
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
 	c->secrets = secret_alloc(sizeof(*c->secrets));
-	if (c->secrets == NULL || crypto_start() != 0 || crypto_use_secret_memory() != 0)
+	if (c->secrets == NULL || crypto_start() != 0)
 		return fail(&c->outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
+	crypto_use_memory(c->secrets->libcrypto, sizeof(c->secrets->libcrypto));
 	c->secrets->handshake.pfs = !options->no_pfs;
 	c->secrets->handshake.require_pfs = options->require_pfs;
 	if (keyring_load(&c->ring, options->keys, options->key_count, options->key_dir,
@@ -255,7 +256,7 @@ int connection_close(struct connection *c, bool ended)
 	if (c->secrets != NULL) {
 		packet_done(&c->secrets->seal);
 		packet_done(&c->secrets->open);
-		secret_free(c->secrets, sizeof(*c->secrets));
+		wipe(&c->secrets->handshake, sizeof(c->secrets->handshake));
 	}
 	keyring_wipe(&c->ring);
 	listener_carried(c->accepted.channel, c->report.bytes_in, c->report.bytes_out);

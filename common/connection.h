@@ -28,6 +28,7 @@
 struct secrets {
 	struct handshake handshake;
 	struct packet_state seal, open;
+	_Alignas(64) uint8_t libcrypto[CRYPTO_MEMORY];
 };
 
 /*

@@ -13,33 +13,45 @@
 #include "secret.h"
 
 /*
- * The memory that libcrypto uses once it handles keys. Blocks are allocated one after the other,
- * and the memory is used again once all of them have been freed.
+ * Memory that libcrypto allocates from. Blocks are allocated one after the other, and the memory is
+ * used again once all of them have been freed.
  */
 struct arena {
-	size_t used;   /* bytes */
+	uint8_t *bytes;
+	size_t size, used;
 	size_t blocks; /* not freed yet */
-	_Alignas(64) uint8_t bytes[32 * 1024 - 64];
 };
 
-static struct arena *arena; /* NULL: libcrypto uses malloc(3) */
+/*
+ * Before there are keys libcrypto gets memory that cannot run out, as OpenSSL 3.5 hangs if an
+ * allocation fails while it starts. It needs 4 KiB then; OpenSSL 4, which needs more, gets the rest
+ * from malloc(3).
+ */
+static _Alignas(16) uint8_t start_bytes[8 * 1024];
+static struct arena start = { start_bytes, sizeof(start_bytes), 0, 0 };
+static struct arena keyed; /* once there are keys */
 
-static bool in_arena(const void *p)
+static bool is_in(const struct arena *arena, const void *p)
 {
-	return arena != NULL && (const uint8_t *)p >= arena->bytes &&
-	    (const uint8_t *)p < arena->bytes + sizeof(arena->bytes);
+	return (const uint8_t *)p >= arena->bytes &&
+	    (const uint8_t *)p < arena->bytes + arena->size;
+}
+
+static struct arena *arena_of(const void *p)
+{
+	if (is_in(&start, p))
+		return &start;
+	return is_in(&keyed, p) ? &keyed : NULL;
 }
 
 static void *arena_malloc(size_t size, const char *file, int line)
 {
-	void *p;
+	struct arena *arena = keyed.size > 0 ? &keyed : &start;
+	void *p = arena->bytes + arena->used;
 
 	(void)file, (void)line;
-	if (arena == NULL)
-		return malloc(size);
-	if (size > sizeof(arena->bytes) - 15 - arena->used)
-		return NULL;
-	p = arena->bytes + arena->used;
+	if (size > arena->size - arena->used)
+		return arena == &keyed ? NULL : malloc(size);
 	arena->used += (size + 15) / 16 * 16;
 	arena->blocks++;
 	return p;
@@ -47,8 +59,10 @@ static void *arena_malloc(size_t size, const char *file, int line)
 
 static void arena_free(void *p, const char *file, int line)
 {
+	struct arena *arena = arena_of(p);
+
 	(void)file, (void)line;
-	if (!in_arena(p)) {
+	if (arena == NULL) {
 		free(p);
 	} else if (--arena->blocks == 0) {
 		wipe(arena->bytes, arena->used);
@@ -58,15 +72,16 @@ static void arena_free(void *p, const char *file, int line)
 
 static void *arena_realloc(void *p, size_t size, const char *file, int line)
 {
+	struct arena *arena = arena_of(p);
 	size_t most; /* what the old block's size may be */
 	void *new;
 
-	if (!in_arena(p) && (arena == NULL || p != NULL))
+	if (p != NULL && arena == NULL)
 		return realloc(p, size);
 	new = arena_malloc(size, file, line);
 	if (new == NULL || p == NULL)
 		return new;
-	most = (size_t)((uint8_t *)new - (uint8_t *)p);
+	most = (size_t)(arena->bytes + arena->used - (uint8_t *)p);
 	memcpy(new, p, size < most ? size : most);
 	arena_free(p, file, line);
 	return new;
@@ -112,11 +127,9 @@ int crypto_start(void)
 	return cipher != NULL ? 0 : -1;
 }
 
-int crypto_use_secret_memory(void)
+void crypto_use_memory(void *memory, size_t size)
 {
-	if (arena == NULL)
-		arena = secret_alloc(sizeof(*arena));
-	return arena != NULL ? 0 : -1;
+	keyed = (struct arena){ .bytes = memory, .size = size };
 }
 
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size)

@@ -12,8 +12,9 @@ struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
 #define HASH_SIZE 32 /* SHA-256 and HMAC-SHA256 output */
 #define DH_SIZE 256  /* an element of the 2048-bit MODP group 14, RFC 3526 */
 #define EXPONENT_SIZE 32
-#define CIPHER_KEY_SIZE 32 /* AES-256 */
-#define KEY_ID_SIZE 16     /* "123-456-789-012" */
+#define CIPHER_KEY_SIZE 32                /* AES-256 */
+#define KEY_ID_SIZE 16                    /* "123-456-789-012" */
+#define CRYPTO_MEMORY ((size_t)32 * 1024) /* bytes that libcrypto needs for a connection */
 
 /*
  * Prepare what is the same for every connection, and not secret, before any other use of libcrypto.
@@ -23,11 +24,11 @@ struct evp_cipher_ctx_st; /* libcrypto's EVP_CIPHER_CTX */
 int crypto_start(void);
 
 /*
- * From here on libcrypto allocates secret memory. Call this after crypto_start, and before
- * libcrypto gets a key. The memory is wiped whenever libcrypto has freed all of it. This cannot be
- * undone, and children of this process cannot use libcrypto. Returns 0, or -1 with errno set.
+ * From here on libcrypto allocates from the `size` bytes at `memory`, aligned to 16 bytes. Call this
+ * with secret memory after crypto_start, and before libcrypto gets a key. The memory is wiped whenever
+ * libcrypto has freed all of it, and must stay for ever. A child process cannot use libcrypto.
  */
-int crypto_use_secret_memory(void);
+void crypto_use_memory(void *memory, size_t size);
 
 /* An HMAC-SHA256 key as the two hash states it leads to (RFC 2104, section 4). */
 struct hmac_key {

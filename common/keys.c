@@ -16,17 +16,12 @@
 #include "secret.h"
 #include "wait.h"
 
-/* What is needed to read a key file, in secret memory. */
-struct scratch {
-	SHA256_CTX state;
-	uint8_t data[16384];
-};
-
-/* What is the same for all keys that are loaded. */
-struct loader {
-	struct keyring *ring;
-	bool with_rules;
-	int64_t deadline;
+struct key_memory {
+	struct scratch { /* what is needed to read a key file */
+		SHA256_CTX state;
+		uint8_t data[4096];
+	} scratch;
+	uint8_t secret[][KEY_SIZE];
 };
 
 /* Keep a warning for keyring_warn. */
@@ -55,10 +50,10 @@ static void check_mode(struct keyring *ring, const char *what, const char *path,
 }
 
 /* hash = SHA256 of all of `fd`, a regular file of `size` bytes or if that is -1 a FIFO. */
-static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t hash[static KEY_SIZE],
+static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[static KEY_SIZE],
     struct outcome *problem)
 {
-	struct scratch *scratch = loader->ring->scratch;
+	struct scratch *scratch = &ring->memory->scratch;
 	struct pollfd ready = { .fd = fd, .events = POLLIN };
 	off_t total = 0;
 	size_t last = 0;
@@ -75,7 +70,7 @@ static int hash_file(const struct loader *loader, int fd, off_t size, uint8_t ha
 		} else if (errno != EAGAIN && errno != EINTR)
 			return fail(problem, EX_CONFIG, "%s", strerror(errno));
 		/* Wait for more data or a signal. */
-		if (wait_poll(&ready, 1, loader->deadline) == 0 || time_now() >= loader->deadline)
+		if (wait_poll(&ready, 1, ring->deadline) == 0 || time_now() >= ring->deadline)
 			return fail(problem, EX_TEMPFAIL, "not read to its end in time");
 		if (signal_stop)
 			return fail_signal(problem, signal_stop, " while it was read");
@@ -145,10 +140,9 @@ static int load_rules(struct keyring *ring, struct key *key, int dir, const char
  * Load one key as the ring's next, from directory `dir` or, where that is AT_FDCWD, as named by the
  * user. Returns 0, or -1 with the problem set and the ring unchanged.
  */
-static int load_key(const struct loader *loader, int dir, const char *path, const char *name,
+static int load_key(struct keyring *ring, int dir, const char *path, const char *name,
     bool credential, struct outcome *problem)
 {
-	struct keyring *ring = loader->ring;
 	struct key *key = &ring->key[ring->count];
 	struct stat st = { 0 };
 	int fd;
@@ -169,9 +163,9 @@ static int load_key(const struct loader *loader, int dir, const char *path, cons
 		/* Nobody has said that this one is a key. */
 		fail(problem, EX_CONFIG,
 		    "open to everyone, and so not secret; if it is a key, chmod 600 it");
-	else if (hash_file(loader, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
+	else if (hash_file(ring, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
 		     ring->secret[ring->count], problem) == 0 &&
-	    loader->with_rules)
+	    ring->with_rules)
 		load_rules(ring, key, dir, path, fd, credential, problem);
 	if (fd != -1)
 		close(fd);
@@ -228,10 +222,9 @@ static bool is_regular(int dir, const struct dirent *entry)
 	    (fstatat(dir, entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode));
 }
 
-static int load_directory(const struct loader *loader, int dir, const char *name,
-    const char *prefix, struct outcome *outcome)
+static int load_directory(struct keyring *ring, int dir, const char *name, const char *prefix,
+    struct outcome *outcome)
 {
-	struct keyring *ring = loader->ring;
 	struct outcome skipped = { .reason = "no file that may be one" };
 	size_t length = strlen(prefix);
 
@@ -245,7 +238,7 @@ static int load_directory(const struct loader *loader, int dir, const char *name
 			continue;
 		if (ends_with(file, ".conf"))
 			check_owner(ring, dir, file);
-		else if (load_key(loader, dir, file, file + length, length != 0, &problem) != 0) {
+		else if (load_key(ring, dir, file, file + length, length != 0, &problem) != 0) {
 			if (problem.signal != 0)
 				return fail_signal(outcome, problem.signal,
 				    " while keys were read");
@@ -261,7 +254,7 @@ static int load_directory(const struct loader *loader, int dir, const char *name
 }
 
 /* A name without a slash may be that of a credential. */
-static int load_file(const struct loader *loader, const char *path, const char *credentials,
+static int load_file(struct keyring *ring, const char *path, const char *credentials,
     struct outcome *outcome)
 {
 	char found[PATH_MAX] = "";
@@ -271,7 +264,7 @@ static int load_file(const struct loader *loader, const char *path, const char *
 	if (credentials != NULL && strchr(path, '/') == NULL)
 		snprintf(found, sizeof(found), "%s/%s", credentials, path);
 	credential = found[0] != '\0' && access(found, F_OK) == 0;
-	if (load_key(loader, AT_FDCWD, credential ? found : path, file_name(path), credential,
+	if (load_key(ring, AT_FDCWD, credential ? found : path, file_name(path), credential,
 		&problem) == 0)
 		return 0;
 	outcome->signal = problem.signal;
@@ -285,8 +278,8 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	const char *credentials = getenv("CREDENTIALS_DIRECTORY"), *path = dir;
 	char prefix[NAME_MAX + 2] = "";
 	int dir_fd = -1;
-	struct loader loader = { ring, with_rules, deadline };
 	struct stat st;
+	size_t room;
 
 	if (dir != NULL && credentials != NULL && strchr(dir, '/') == NULL) {
 		snprintf(prefix, sizeof(prefix), "%s_", dir);
@@ -300,24 +293,25 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path,
 			    strerror(errno));
 	}
-	ring->room = count + (size_t)ring->entry_count;
-	ring->key = calloc(ring->room + 1, sizeof(*ring->key));
-	ring->secret = secret_alloc((ring->room + 1) * sizeof(*ring->secret));
-	ring->scratch = secret_alloc(sizeof(*ring->scratch));
+	ring->with_rules = with_rules;
+	ring->deadline = deadline;
+	room = count + (size_t)ring->entry_count + 1;
+	ring->key = calloc(room, sizeof(*ring->key));
+	ring->memory_size = sizeof(*ring->memory) + room * KEY_SIZE;
+	ring->memory = secret_alloc(ring->memory_size);
 	ring->warnings = open_memstream(&ring->warning_text, &ring->warning_size);
-	if (ring->key == NULL || ring->secret == NULL || ring->scratch == NULL ||
-	    ring->warnings == NULL)
-		return fail(outcome, EX_OSERR, "no memory for %zu keys", ring->room);
-
+	if (ring->key == NULL || ring->memory == NULL || ring->warnings == NULL)
+		return fail(outcome, EX_OSERR, "no memory for %zu keys", room);
+	ring->secret = ring->memory->secret;
 	if (dir != NULL && prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
 		check_mode(ring, "key directory", path, st.st_mode, S_IWGRP | S_IWOTH,
 		    "chmod go-w");
 	for (size_t i = 0; i < count; i++)
-		if (load_file(&loader, files[i], credentials, outcome) != 0)
+		if (load_file(ring, files[i], credentials, outcome) != 0)
 			return -1;
 	if (dir == NULL)
 		return 0;
-	if (load_directory(&loader, dir_fd, dir, prefix, outcome) != 0)
+	if (load_directory(ring, dir_fd, dir, prefix, outcome) != 0)
 		return -1;
 	close(dir_fd);
 	return 0;
@@ -349,8 +343,7 @@ void keyring_warn(struct keyring *ring, size_t key, struct report *report)
 
 void keyring_wipe(struct keyring *ring)
 {
-	secret_free(ring->secret, (ring->room + 1) * sizeof(*ring->secret));
-	secret_free(ring->scratch, sizeof(*ring->scratch));
+	secret_free(ring->memory, ring->memory_size);
+	ring->memory = NULL;
 	ring->secret = NULL;
-	ring->scratch = NULL;
 }

@@ -23,10 +23,12 @@ struct key {
 struct keyring {
 	size_t count;
 	struct key *key;
-	uint8_t (*secret)[KEY_SIZE]; /* secret memory, one for each key */
-	struct scratch *scratch;     /* secret memory, for reading a file */
+	uint8_t (*secret)[KEY_SIZE]; /* one for each key; in `memory` */
+	struct key_memory *memory;   /* secret memory */
+	size_t memory_size;
 	bool any_mode; /* set by the caller: take keys of a directory that everyone may read, too */
-	size_t room;
+	bool with_rules;
+	int64_t deadline;
 	struct dirent **entries; /* of the directory, for the names; NULL without one */
 	int entry_count;
 	FILE *warnings; /* to warning_text: one after the other, each ends with a NUL */
