@@ -269,8 +269,8 @@ metric() {
 }
 
 @test "fail2ban bans those who have proved no key, and nobody else" {
-	command -v fail2ban-server >/dev/null || skip 'needs fail2ban'
-	/usr/bin/python3 -c 'import systemd.journal' || skip 'needs python3-systemd'
+	inside sh -c 'command -v fail2ban-server && python3 -c "import systemd.journal"' >/dev/null 2>&1 ||
+		skip 'needs fail2ban and python3-systemd'
 	local etc=$ROOT/shared/fail2ban
 	near ip address add 2001:db8:1::77/128 dev lo
 	cp -r /etc/fail2ban "$etc"
