@@ -33,9 +33,12 @@ CPPFLAGS ?= $(if $(call yes,$(SANITIZE)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 GENERATORDIR ?= $(PREFIX)/lib/systemd/system-generators
-LIBDIR ?= $(PREFIX)/lib/spipe-filters# what only units run
+LIBDIR ?= $(PREFIX)/lib/spipe-filters# what only units and completions run
 ROOTDIR ?= $(PREFIX)/lib/spipe-filters/root# the empty root directory of the services
 DOCDIR ?= $(PREFIX)/share/doc/spipe-filters# examples for fail2ban and nftables
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 XINETDDIR ?= $(PREFIX)/share/doc/spipe-filters/xinetd
 
 yes = $(filter yes,$(strip $(1)))
@@ -121,7 +124,7 @@ $(BUILD)/paths: FORCE
 
 # Programs and units may be started in any directory.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
-$(foreach name,PREFIX BINDIR MANDIR UNITDIR CATALOGDIR GENERATORDIR LIBDIR ROOTDIR DOCDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
+$(foreach name,PREFIX BINDIR MANDIR UNITDIR CATALOGDIR GENERATORDIR LIBDIR ROOTDIR BASHDIR ZSHDIR FISHDIR DOCDIR XINETDDIR,$(if $(filter-out /%,$($(name))),\
 	$(error $(name) must be an absolute path, not $($(name)))))
 endif
 
@@ -176,12 +179,23 @@ pages = for page in $(notdir $(wildcard man/*.$(1))); do \
 		ln -sf "$$(readlink man/$$page)" $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; continue; fi; \
 	$(page) man/$$page >$(DESTDIR)$(MANDIR)/man$(1)/$$page && \
 	chmod 644 $(DESTDIR)$(MANDIR)/man$(1)/$$page || exit 1; done
+# $(call completion,SHELL,FILE)
+completion = $(INSTALL) -d $(DESTDIR)$(dir $(2)) && $(place) completions/spipe.$(1) >$(DESTDIR)$(2) && \
+	chmod 644 $(DESTDIR)$(2)
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7
 	$(INSTALL) $(BUILD)/spipe-enc $(BUILD)/spipe-dec $(DESTDIR)$(BINDIR)
 	$(call pages,1)
 	$(call pages,7)
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)
+	$(INSTALL) completions/complete $(DESTDIR)$(LIBDIR)
+	$(call completion,bash,$(BASHDIR)/spipe-enc)
+	$(call completion,zsh,$(ZSHDIR)/_spipe)
+	$(call completion,fish,$(FISHDIR)/spipe-enc.fish)
+	for name in spipe-dec spipectl; do \
+		ln -sf spipe-enc $(DESTDIR)$(BASHDIR)/$$name && \
+		ln -sf spipe-enc.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; done
 	$(INSTALL) -d $(DESTDIR)$(XINETDDIR)
 	for file in $(notdir $(wildcard xinetd/*)); do \
 		$(place) xinetd/$$file >$(DESTDIR)$(XINETDDIR)/$$file && \
@@ -197,7 +211,6 @@ ifneq ($(call yes,$(WITH_SYSTEMD)),)
 	chmod 644 $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf
 	$(INSTALL) $(BUILD)/spipe-generator $(DESTDIR)$(GENERATORDIR)
 	$(INSTALL) $(BUILD)/spipectl $(DESTDIR)$(BINDIR)
-	$(INSTALL) -d $(DESTDIR)$(LIBDIR)
 	$(INSTALL) units/renew $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -d $(DESTDIR)$(CATALOGDIR)
 	$(INSTALL) -m 644 units/spipe-filters.catalog $(DESTDIR)$(CATALOGDIR)
@@ -216,6 +229,9 @@ uninstall:
 	rm -f $(patsubst man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard man/*.8))
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(examples))
 	rm -f $(patsubst xinetd/%,$(DESTDIR)$(XINETDDIR)/%,$(wildcard xinetd/*))
+	rm -f $(DESTDIR)$(LIBDIR)/complete $(DESTDIR)$(ZSHDIR)/_spipe
+	for name in spipe-enc spipe-dec spipectl; do \
+		rm -f $(DESTDIR)$(BASHDIR)/$$name $(DESTDIR)$(FISHDIR)/$$name.fish; done
 	rm -f $(DESTDIR)$(GENERATORDIR)/spipe-generator
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(units))
 	rm -f $(DESTDIR)$(UNITDIR)/spipe-.service.d/10-hardening.conf

@@ -29,6 +29,7 @@ installed() {
 		/opt/pipe/bin/spipe-dec
 		/opt/pipe/bin/spipe-enc
 		/opt/pipe/bin/spipectl
+		/opt/pipe/lib/spipe-filters/complete
 		/opt/pipe/lib/spipe-filters/renew
 		/opt/pipe/lib/systemd/catalog/spipe-filters.catalog
 		/opt/pipe/lib/systemd/system-generators/spipe-generator
@@ -43,18 +44,29 @@ installed() {
 		/opt/pipe/lib/systemd/system/spipe-enc.socket
 		/opt/pipe/lib/systemd/system/spipe-enc@.service
 		/opt/pipe/lib/systemd/system/spipe.slice
+		/opt/pipe/share/bash-completion/completions/spipe-dec
+		/opt/pipe/share/bash-completion/completions/spipe-enc
+		/opt/pipe/share/bash-completion/completions/spipectl
 		/opt/pipe/share/doc/spipe-filters/fail2ban/filter.d/spipe-dec.conf
 		/opt/pipe/share/doc/spipe-filters/fail2ban/jail.d/spipe-dec.conf
 		/opt/pipe/share/doc/spipe-filters/nftables/spipe-dec.nft
 		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-dec
 		/opt/pipe/share/doc/spipe-filters/xinetd/spipe-enc
+		/opt/pipe/share/fish/vendor_completions.d/spipe-dec.fish
+		/opt/pipe/share/fish/vendor_completions.d/spipe-enc.fish
+		/opt/pipe/share/fish/vendor_completions.d/spipectl.fish
 		/opt/pipe/share/man/man1/spipe-dec.1
 		/opt/pipe/share/man/man1/spipe-enc.1
 		/opt/pipe/share/man/man5/spipetab.5
 		/opt/pipe/share/man/man7/spipe-filters.7
 		/opt/pipe/share/man/man8/spipe-generator.8
 		/opt/pipe/share/man/man8/spipectl.8
+		/opt/pipe/share/zsh/site-functions/_spipe
 	END
+	for file in bash-completion/completions/spipectl fish/vendor_completions.d/spipe-dec.fish zsh/site-functions/_spipe; do
+		grep -q '/opt/pipe/lib/spipe-filters/complete' "root/opt/pipe/share/$file"
+	done
+	[ -x root/opt/pipe/lib/spipe-filters/complete ]
 	# no placeholder is left, and what the files name is there
 	run ! grep -rIE '@[A-Z]+@' root
 	grep -rhoE '/opt/pipe/bin/[a-z-]+' root/opt/pipe/lib/systemd/system root/opt/pipe/share/doc | sort -u >programs
@@ -145,11 +157,19 @@ installed() {
 		/man/man7/spipe-filters.7
 		/sbin/spipe-dec
 		/sbin/spipe-enc
+		/usr/local/lib/spipe-filters/complete
+		/usr/local/share/bash-completion/completions/spipe-dec
+		/usr/local/share/bash-completion/completions/spipe-enc
+		/usr/local/share/bash-completion/completions/spipectl
 		/usr/local/share/doc/spipe-filters/fail2ban/filter.d/spipe-dec.conf
 		/usr/local/share/doc/spipe-filters/fail2ban/jail.d/spipe-dec.conf
 		/usr/local/share/doc/spipe-filters/nftables/spipe-dec.nft
 		/usr/local/share/doc/spipe-filters/xinetd/spipe-dec
 		/usr/local/share/doc/spipe-filters/xinetd/spipe-enc
+		/usr/local/share/fish/vendor_completions.d/spipe-dec.fish
+		/usr/local/share/fish/vendor_completions.d/spipe-enc.fish
+		/usr/local/share/fish/vendor_completions.d/spipectl.fish
+		/usr/local/share/zsh/site-functions/_spipe
 	END
 	grep -q '= /sbin/spipe-dec$' root/usr/local/share/doc/spipe-filters/xinetd/spipe-dec
 	make -s -C "$TREE" uninstall BUILD="$PWD/build" DESTDIR="$PWD/root" BINDIR=/sbin MANDIR=/man WITH_SYSTEMD=no
