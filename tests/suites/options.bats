@@ -217,7 +217,7 @@ hashes() {
 	for program in "$ENC" "$DEC"; do
 		fails 75 "$program" 'key large: not read to its end in time' -o 0.3 -k large touch ran
 		"$program" -o 60 -k large touch ran </dev/null 2>program.err &
-		eventually 5 hashes "$!"
+		eventually 20 hashes "$!"
 		kill "$!"
 		if ! ended 5 "$!"; then
 			kill -KILL "$!"
