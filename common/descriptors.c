@@ -9,23 +9,27 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "parse.h"
+
 #define LISTEN_FDS_START 3
 
 /* How many descriptors systemd passed to us. The variables are not meant for our command. */
-static long passed_descriptors(void)
+static int passed_descriptors(struct outcome *wrong)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	long count = 0;
+	uint64_t count = 0;
 
-	if (pid != NULL && fds != NULL && strtol(pid, NULL, 10) == getpid())
-		count = strtol(fds, NULL, 10);
-	if (count > DESCRIPTORS_LOOKED_AT) /* those that are not open will be missed */
-		count = DESCRIPTORS_LOOKED_AT;
+	if (pid != NULL && fds != NULL && strtol(pid, NULL, 10) == getpid() &&
+	    !parse_number(fds, 0, DESCRIPTORS_LOOKED_AT, &count)) {
+		count = 0;
+		fail(wrong, EX_USAGE, "LISTEN_FDS is not a number from 0 to %d: %s",
+		    DESCRIPTORS_LOOKED_AT, fds);
+	}
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
 	unsetenv("LISTEN_PIDFDID");
-	return count;
+	return (int)count;
 }
 
 static bool is_listening(int fd)
@@ -106,13 +110,13 @@ static void find_others(struct descriptors *found, int first)
 }
 
 /* The near side is what was passed to us: one connection, or listening sockets. */
-static void take_passed(struct descriptors *found, long passed)
+static void take_passed(struct descriptors *found, int passed)
 {
 	int first = passed > 0 ? LISTEN_FDS_START : STDIN_FILENO;
 
 	if (is_listening(first)) {
 		found->listening = first;
-		found->listeners = passed > 0 ? (int)passed : 1;
+		found->listeners = passed > 0 ? passed : 1;
 		for (int fd = first; fd < first + found->listeners; fd++)
 			if (!is_listening(fd))
 				fail(&found->wrong, EX_USAGE,
@@ -120,21 +124,22 @@ static void take_passed(struct descriptors *found, long passed)
 				    fd);
 	} else if (passed > 1)
 		fail(&found->wrong, EX_USAGE,
-		    "%ld descriptors were passed by LISTEN_FDS: more than one connection", passed);
+		    "%d descriptors were passed by LISTEN_FDS: more than one connection", passed);
 	else if (passed == 1)
 		found->in = found->out = LISTEN_FDS_START;
 }
 
 void descriptors_find(struct descriptors *found, bool near_is_wire)
 {
-	long passed = passed_descriptors();
 	struct stat st;
 	bool by_pipe;
+	int passed;
 
 	*found = (struct descriptors){ .in = STDIN_FILENO, .out = STDOUT_FILENO };
+	passed = passed_descriptors(&found->wrong);
 	found->ucspi = !is_listening(passed > 0 ? LISTEN_FDS_START : STDIN_FILENO) &&
 	    fcntl(6, F_GETFD) != -1 && fcntl(7, F_GETFD) != -1;
-	find_others(found, LISTEN_FDS_START + (passed > 0 ? (int)passed : 0));
+	find_others(found, LISTEN_FDS_START + passed);
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) != -1)
 			continue;
@@ -150,10 +155,11 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 	/* Under ncat -e, stderr is the pipe of the wire. After a mere `2>&1 |` it is not. */
 	by_pipe = near_is_wire && fstat(found->in, &st) == 0 &&
 	    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
-	if (found->listeners > 0) /* standard output is not used */
-		found->is_stderr = is_stderr(found->listening, false);
-	else
+	if (found->listeners == 0)
 		found->is_stderr = is_stderr(found->in, by_pipe) || is_stderr(found->out, by_pipe);
+	/* A listener does not use its standard output. */
+	for (int i = 0; i < found->listeners; i++)
+		found->is_stderr |= is_stderr(found->listening + i, false);
 	found->is_network = is_network(found->in);
 }
 

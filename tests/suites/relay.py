@@ -1335,11 +1335,13 @@ def near_listen_fds():
 
 @case
 def near_listen_fds_wrong():
-    """More than one socket is an error; none, or somebody else's, leaves stdin and stdout as the near side."""
+    """More than one socket, or no number, is an error; none, or somebody else's, leaves stdin and stdout as the near side."""
     app, near = tcp_pair()
     for fds, pid, enc_status, dec_status in (
         ("2", "$$", 64, 64),
         ("7", "$$", 64, 64),
+        ("-1", "$$", 64, 64),
+        ("one", "$$", 64, 64),
         # stdin is /dev/null, an end at once, where fd 3 would stay silent. spipe-enc's far side is silent.
         ("0", "$$", 75, 77),
         ("1", "1", 75, 77),
