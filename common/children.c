@@ -18,57 +18,105 @@ int children_init(struct children *children, size_t room)
 
 static bool is_stranger(const struct child *child)
 {
-	return child->pid != 0 && !child->proved && !child->leaving;
+	return child->state == CHILD_WAITING || child->state == CHILD_STRANGER;
 }
 
-static bool is_watched(const struct child *child)
+static bool is_proved(const struct child *child)
 {
-	return child->pid != 0 && child->channel != -1 && (!child->proved || !child->settled);
+	return child->state >= CHILD_PROVED;
 }
 
-/* Add `change`, 1 or -1, to the number of children of this one's kind. */
+static bool is_watched(const struct child *child, bool waiting)
+{
+	if (child->state == CHILD_NONE || child->state == CHILD_SETTLED || child->fd == -1)
+		return false;
+	return child->pid != 0 || waiting;
+}
+
+/* Add `change`, 1 or -1, to the numbers of children of this one's kinds. */
 static void count(struct children *children, const struct child *child, int change)
 {
-	if (child->proved)
-		children->proved += (unsigned)change;
-	else if (!child->leaving)
+	children->used += (unsigned)change;
+	if (child->pid == 0)
+		children->waiting += (unsigned)change;
+	if (child->starting)
+		children->starting += (unsigned)change;
+	if (is_stranger(child))
 		children->strangers += (unsigned)change;
+	if (is_proved(child))
+		children->proved += (unsigned)change;
 }
 
 void children_add(struct children *children, struct child child)
 {
 	struct child *place = children->child;
 
-	while (place->pid != 0)
+	while (place->state != CHILD_NONE)
 		place++;
 	*place = child;
 	place->serial = children->serial++;
-	children->processes++;
 	count(children, place, 1);
 }
 
-/* Read a child's reports: there are three at the most. */
+void children_set(struct children *children, struct child *child, enum child_state state)
+{
+	count(children, child, -1);
+	child->state = state;
+	count(children, child, 1);
+}
+
+void children_start(struct children *children, struct child *child, enum child_state state,
+    pid_t pid, int channel)
+{
+	count(children, child, -1);
+	close(child->fd);
+	child->fd = channel;
+	child->pid = pid;
+	child->state = state;
+	child->starting = !is_proved(child);
+	count(children, child, 1);
+}
+
+void children_remove(struct children *children, struct child *child)
+{
+	count(children, child, -1);
+	*(is_proved(child) ? &children->served : &children->refused) += 1;
+	if (child->fd != -1)
+		close(child->fd);
+	child->state = CHILD_NONE;
+}
+
+static void set_ready(struct children *children, struct child *child)
+{
+	count(children, child, -1);
+	child->starting = false;
+	count(children, child, 1);
+}
+
+/* Read a process's reports: there are four at the most. */
 static void hear(struct children *children, struct child *child)
 {
 	struct child_report report;
 	ssize_t got;
 
-	for (int i = 0; i < 3 && child->channel != -1; i++) {
-		got = read(child->channel, &report, sizeof(report));
+	for (int i = 0; i < 4 && child->fd != -1; i++) {
+		got = read(child->fd, &report, sizeof(report));
 		if (got == -1)
 			return;
 		if (got != sizeof(report)) { /* closed */
-			close(child->channel);
-			child->channel = -1;
-		} else if (report.what == CHILD_ASKS) {
-			child->asking = child->proved && !child->settled;
+			close(child->fd);
+			child->fd = -1;
 		} else if (report.what == CHILD_CARRIED) {
 			children->bytes_in += report.bytes_in;
 			children->bytes_out += report.bytes_out;
-		} else if (!child->proved) {
-			count(children, child, -1);
-			child->proved = true;
-			count(children, child, 1);
+		} else if (report.what == CHILD_IS_READY) {
+			set_ready(children, child);
+		} else if (report.what == CHILD_ASKS && child->state == CHILD_PROVED) {
+			children_set(children, child, CHILD_ASKING);
+		} else if (report.what == CHILD_HAS_PROOF && !is_proved(child)) {
+			set_ready(children, child);
+			children_set(children, child,
+			    children->connects ? CHILD_PROVED : CHILD_SETTLED);
 		}
 	}
 }
@@ -81,45 +129,39 @@ bool children_reap(struct children *children, struct child *ended)
 		for (size_t i = 0; i < children->room; i++) {
 			struct child *child = &children->child[i];
 
-			if (child->pid != pid)
+			if (child->state == CHILD_NONE || child->pid != pid)
 				continue;
 			hear(children, child);
-			if (child->channel != -1)
-				close(child->channel);
-			count(children, child, -1);
-			children->processes--;
-			*(child->proved ? &children->served : &children->refused) += 1;
 			*ended = *child;
-			child->pid = 0;
+			children_remove(children, child);
 			return true;
 		}
 	return false;
 }
 
-nfds_t children_watch(const struct children *children, struct pollfd *slots)
+nfds_t children_watch(const struct children *children, bool waiting, struct pollfd *slots)
 {
 	nfds_t number = 0;
 
 	for (size_t i = 0; i < children->room; i++)
-		if (is_watched(&children->child[i]))
-			slots[number++] = (struct pollfd){ .fd = children->child[i].channel,
-				.events = POLLIN };
+		if (is_watched(&children->child[i], waiting))
+			slots[number++] = (struct pollfd){ .fd = children->child[i].fd,
+				.events = POLLIN | POLLRDHUP };
 	return number;
 }
 
-void children_hear(struct children *children, const struct pollfd *slots)
+void children_hear(struct children *children, bool waiting, const struct pollfd *slots)
 {
-	for (size_t i = 0; i < children->room; i++)
-		if (is_watched(&children->child[i]) && (slots++)->revents != 0)
-			hear(children, &children->child[i]);
-}
+	for (size_t i = 0; i < children->room; i++) {
+		struct child *child = &children->child[i];
 
-struct child *children_asking(struct children *children)
-{
-	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0 && children->child[i].asking)
-			return &children->child[i];
-	return NULL;
+		if (!is_watched(child, waiting) || (slots++)->revents == 0)
+			continue;
+		if (child->pid != 0)
+			hear(children, child);
+		else
+			child->heard = slots[-1].revents;
+	}
 }
 
 unsigned children_strangers(const struct children *children, const struct source_network *source)
@@ -146,36 +188,39 @@ void children_make_room(struct children *children, const struct source_network *
 	}
 	if (oldest == NULL)
 		return;
-	kill(oldest->pid, SIGUSR2);
-	count(children, oldest, -1);
-	oldest->leaving = true;
+	if (oldest->pid != 0)
+		kill(oldest->pid, SIGUSR2);
+	children_set(children, oldest, CHILD_LEAVING);
 }
 
 void children_kill(const struct children *children, int signal)
 {
 	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0)
+		if (children->child[i].state != CHILD_NONE && children->child[i].pid != 0)
 			kill(children->child[i].pid, signal);
 }
 
 void children_set_inherited(const struct children *children, bool inherited)
 {
 	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0 && children->child[i].channel != -1)
-			fcntl(children->child[i].channel, F_SETFD, inherited ? 0 : FD_CLOEXEC);
+		if (children->child[i].state != CHILD_NONE && children->child[i].fd != -1)
+			fcntl(children->child[i].fd, F_SETFD, inherited ? 0 : FD_CLOEXEC);
 }
 
-void children_free(struct children *children)
+void children_free(struct children *children, int but)
 {
-	for (size_t i = 0; i < children->room; i++)
-		if (children->child[i].pid != 0 && children->child[i].channel != -1)
-			close(children->child[i].channel);
+	for (size_t i = 0; i < children->room; i++) {
+		const struct child *child = &children->child[i];
+
+		if (child->state != CHILD_NONE && child->fd != -1 && child->fd != but)
+			close(child->fd);
+	}
 	free(children->child);
 }
 
 int children_save(const struct children *children, int fd)
 {
-	if (dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", children->processes,
+	if (dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", children->used,
 		children->served, children->refused, children->bytes_in, children->bytes_out) < 0)
 		return -1;
 	for (size_t i = 0; i < children->room; i++) {
@@ -183,9 +228,9 @@ int children_save(const struct children *children, int fd)
 		uint64_t network;
 
 		memcpy(&network, child->source.network, sizeof(network));
-		if (child->pid != 0 &&
-		    dprintf(fd, "%d %d %d %d %d %u %" PRIx64 "\n", child->pid, child->channel,
-			child->proved, child->leaving, child->muted, child->source.family,
+		if (child->state != CHILD_NONE &&
+		    dprintf(fd, "%d %d %d %d %" PRIu64 " %u %" PRIx64 "\n", child->state,
+			child->pid, child->fd, child->muted, child->serial, child->source.family,
 			network) < 0)
 			return -1;
 	}
@@ -196,8 +241,8 @@ int children_save(const struct children *children, int fd)
 int children_restore(struct children *children, size_t room, FILE *file)
 {
 	struct child child = { 0 };
-	uint64_t network, served = 0, refused = 0, in = 0, out = 0;
-	int proved, leaving, muted;
+	uint64_t network, served = 0, refused = 0, in = 0, out = 0, serial, next = 0;
+	int state, muted;
 	unsigned processes, family;
 
 	if (fscanf(file, "%u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &processes, &served,
@@ -206,16 +251,18 @@ int children_restore(struct children *children, size_t room, FILE *file)
 	if (children_init(children, room + processes) != 0)
 		return -1;
 	while (processes-- > 0 &&
-	    fscanf(file, "%d %d %d %d %d %u %" SCNx64, &child.pid, &child.channel, &proved,
-		&leaving, &muted, &family, &network) == 7 &&
-	    child.pid > 0) {
-		child.proved = proved != 0;
-		child.leaving = leaving != 0;
+	    fscanf(file, "%d %d %d %d %" SCNu64 " %u %" SCNx64, &state, &child.pid, &child.fd,
+		&muted, &serial, &family, &network) == 7 &&
+	    child.pid > 0 && state >= CHILD_STRANGER && state <= CHILD_SETTLED) {
+		child.state = (enum child_state)state;
 		child.muted = muted != 0;
 		child.source.family = (sa_family_t)family;
 		memcpy(child.source.network, &network, sizeof(network));
+		children->serial = serial; /* their order decides who makes room first */
 		children_add(children, child);
+		next = serial >= next ? serial + 1 : next;
 	}
+	children->serial = next;
 	children->served = served;
 	children->refused = refused;
 	children->bytes_in = in;

@@ -10,29 +10,45 @@
 
 #include "address.h"
 
-/* A process that serves one connection of a listener. */
+enum child_state {
+	CHILD_NONE,     /* no child: a free place */
+	CHILD_WAITING,  /* a stranger that has no process yet */
+	CHILD_STRANGER, /* a process whose peer has not proved a key */
+	CHILD_LEAVING,  /* a stranger that has to make room */
+	CHILD_PROVED,   /* its peer has proved a key, or need not; may ask for the target */
+	CHILD_ASKING,   /* waits for the listener to connect to the target */
+	CHILD_SETTLED,  /* asks for nothing any more */
+};
+
+/* A connection of a listener, and the process that serves it. */
 struct child {
-	pid_t pid;       /* 0: this place is free */
-	int channel;     /* a socket, non-blocking, on which it reports; -1: closed */
+	enum child_state state;
+	pid_t pid;   /* 0: it has no process */
+	int fd;      /* a socket on which it reports, -1: closed; without process: the connection */
+	short heard; /* what poll(2) found at a waiting connection */
+	bool starting;   /* a stranger's process that is not ready for its peer yet */
+	bool muted;      /* leaves no record as long as it has not proved a key */
 	uint64_t serial; /* the order of accepting */
+	int64_t since;   /* when it was accepted */
 	struct source_network source;
-	bool proved;  /* its peer has proved a key; else it is a stranger */
-	bool leaving; /* a stranger that has been told to make room */
-	bool muted;   /* a stranger that leaves no record */
-	bool asking;  /* waiting for the listener to connect to the target */
-	bool settled; /* it got one, or does not need one */
+	struct address remote;
 };
 
 struct children {
 	struct child *child;
 	size_t room;
-	unsigned processes, proved, strangers; /* strangers: without those that are leaving */
+	bool connects; /* the listener connects to the target for its children */
+	/* How many places are taken, wait, and so on. Strangers: also those waiting, none leaving. */
+	unsigned used, waiting, starting, strangers, proved;
 	uint64_t serial;
 	uint64_t served, refused, bytes_in, bytes_out; /* of those that have ended */
 };
 
-/* What a child reports: its peer has proved a key; it asks for the target; how much it carried. */
-enum { CHILD_PROVED, CHILD_ASKS, CHILD_CARRIED };
+/*
+ * What a child reports: it waits for its peer; its peer has proved a key; it asks for the target;
+ * how much it carried.
+ */
+enum { CHILD_IS_READY, CHILD_HAS_PROOF, CHILD_ASKS, CHILD_CARRIED };
 struct child_report {
 	uint64_t what, bytes_in, bytes_out; /* without padding, which would be sent, too */
 };
@@ -40,42 +56,48 @@ struct child_report {
 /* Make `room` places. Returns 0, or -1 if memory ran out. */
 int children_init(struct children *, size_t room);
 
-/* Count a child that has been forked. There must be a free place. */
+/* Add a connection, which is not in state CHILD_NONE. There must be a free place. */
 void children_add(struct children *, struct child);
 
-/* Reap one child that has ended, and move it to *ended. Returns whether there was one. */
+/* A waiting connection has got a process, which has its own copy of the connection. */
+void children_start(struct children *, struct child *, enum child_state, pid_t, int channel);
+
+/* Change the state of a child. */
+void children_set(struct children *, struct child *, enum child_state);
+
+/* A connection has ended: close its descriptor, count it, and free its place. */
+void children_remove(struct children *, struct child *);
+
+/* Reap one process that has ended, and move its child to *ended. Returns whether there was one. */
 bool children_reap(struct children *, struct child *ended);
 
 /*
- * Fill in a slot, at `slots`, for each open channel of a child that is a stranger or not settled.
- * Returns how many there are.
+ * Fill in a slot, at `slots`, for each connection without a process if `waiting`, and for each
+ * process that is a stranger's or may ask for the target. Returns how many there are.
  */
-nfds_t children_watch(const struct children *, struct pollfd *slots);
+nfds_t children_watch(const struct children *, bool waiting, struct pollfd *slots);
 
-/* Read the reports that poll(2) found at the slots of children_watch. */
-void children_hear(struct children *, const struct pollfd *slots);
-
-/* A child that is waiting for the listener to connect, or NULL. */
-struct child *children_asking(struct children *);
+/* Read the reports that poll(2) found at the slots that children_watch filled in last. */
+void children_hear(struct children *, bool waiting, const struct pollfd *slots);
 
 /* How many strangers there are from a source. */
 unsigned children_strangers(const struct children *, const struct source_network *);
 
-/* Tell the oldest stranger (from `source`, unless NULL) to make room: with SIGUSR2. */
+/* The oldest stranger (from `source`, unless NULL) has to make room. Its process gets SIGUSR2. */
 void children_make_room(struct children *, const struct source_network *);
 
-/* Send all children a signal. */
+/* Send all processes a signal. */
 void children_kill(const struct children *, int signal);
 
-/* Let the channels be inherited by another program, or not. */
+/* Let the descriptors be inherited by another program, or not. */
 void children_set_inherited(const struct children *, bool inherited);
 
-/* Close the channels and free what children_init allocated. */
-void children_free(struct children *);
+/* Close the descriptors, except `but`, and free what children_init allocated. */
+void children_free(struct children *, int but);
 
 /*
- * Write the children as text to a descriptor, for the program that reloading executes. Returns 0, or
- * -1 with errno set.
+ * Write the processes as text to a descriptor, for the program that reloading executes. No
+ * connection may be waiting. Returns 0, or -1 with errno set.
  */
 int children_save(const struct children *, int fd);
 

@@ -20,6 +20,7 @@ static int listen_near(struct connection *c, char *const *argv)
 {
 	struct errand usual = { { c->options.command, c->options.target }, c->options.bind, NULL };
 
+	c->options.limits.timeout = c->options.timeout;
 	crypto_start(); /* once for all children */
 	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, &usual, argv,
 		&c->report, &c->outcome) != 0)
@@ -28,6 +29,7 @@ static int listen_near(struct connection *c, char *const *argv)
 	report_close(&c->report);
 	report_open(&c->report, c->report.program, c->report.role, c->descriptors.is_stderr);
 	c->report.muted = c->accepted.muted;
+	c->report.started = c->accepted.since;
 	return 0;
 }
 
@@ -36,6 +38,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	struct options *options = &c->options;
 
 	memset(c, 0, sizeof(*c));
+	c->accepted.since = time_now();
 	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = c->accepted.channel = -1;
 	secret_harden();
 	descriptors_find(&c->descriptors, role == ROLE_DEC);
@@ -59,7 +62,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 		return fail(&c->outcome, EX_OSERR, "cannot receive signals: %s", strerror(errno));
 	if (c->descriptors.listeners > 0 && listen_near(c, argv) != 0)
 		return -1;
-	c->deadline = time_now() + options->timeout;
+	c->deadline = c->accepted.since + options->timeout;
 	side_set(&c->near, "near side", c->descriptors.in, c->descriptors.out,
 	    !options->no_keepalive);
 	peer_learn(&c->peer, c->descriptors.in);
@@ -123,15 +126,16 @@ int connection_enter_sandbox(struct connection *c)
 	const char *missing;
 
 	descriptors_close_others(&c->descriptors);
-	if (sandbox_enter(c->launcher.pid, &missing) == 0)
-		return 0;
-	if (c->options.sandbox_required)
-		return fail(&c->outcome, EX_OSERR, "no sandbox: this kernel or build lacks %s",
-		    missing);
+	if (sandbox_enter(c->launcher.pid, &missing) != 0) {
+		if (c->options.sandbox_required)
+			return fail(&c->outcome, EX_OSERR,
+			    "no sandbox: this kernel or build lacks %s", missing);
 #ifndef NO_SANDBOX
-	report_warn(&c->report, "continuing without a sandbox: this kernel or build lacks %s",
-	    missing);
+		report_warn(&c->report,
+		    "continuing without a sandbox: this kernel or build lacks %s", missing);
 #endif
+	}
+	listener_ready(c->accepted.channel);
 	return 0;
 }
 

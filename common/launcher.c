@@ -36,7 +36,7 @@ static void message_set(struct message *message, void *data, size_t size)
 		.msg_controllen = sizeof(message->control) };
 }
 
-void launcher_answer(int control, int fd, struct outcome *outcome)
+int launcher_answer(int control, int fd, struct outcome *outcome)
 {
 	struct message message;
 	struct cmsghdr *passed;
@@ -49,7 +49,7 @@ void launcher_answer(int control, int fd, struct outcome *outcome)
 	memcpy(CMSG_DATA(passed), &fd, sizeof(fd));
 	if (fd == -1)
 		message.header.msg_controllen = 0;
-	sendmsg(control, &message.header, MSG_NOSIGNAL);
+	return sendmsg(control, &message.header, MSG_NOSIGNAL) == -1 ? -1 : 0;
 }
 
 /* Become the command. Returns only if that cannot be done. */

@@ -43,8 +43,11 @@ int launcher_prepare(struct launcher *, const struct errand *, size_t count, boo
 /* There is no launcher: the listener runs `errand`, a target, and answers over `control`. */
 void launcher_lend(struct launcher *, const struct errand *errand, int control);
 
-/* As a launcher does: send over `control` the outcome of connecting, and the socket, unless -1. */
-void launcher_answer(int control, int fd, struct outcome *);
+/*
+ * As a launcher does: send over `control` the outcome of connecting, and the socket, unless -1.
+ * Returns 0, or -1 with errno set.
+ */
+int launcher_answer(int control, int fd, struct outcome *);
 
 /* Tell the launcher to run errand `index` of `errands`. Returns 0, or -1 (71). */
 int launcher_start(struct launcher *, const struct errand *errands, size_t index, struct outcome *);

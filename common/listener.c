@@ -19,6 +19,8 @@
 #include "wait.h"
 
 #define PAUSE (SECOND / 10) /* after a failure to accept or fork */
+#define PATIENCE (SECOND * 2)
+#define STARTING 4 /* processes of strangers at the same time, so that they leave time for others */
 #define STATUS_EVERY (SECOND * 10)
 #define STATE "SPIPE_LISTENER" /* in the environment when reloading: a descriptor */
 
@@ -30,18 +32,30 @@ struct listener {
 	struct children children;
 	struct records records;
 	struct pollfd *slots; /* listening sockets, then strangers' channels */
-	int held;             /* a connection that has no child yet, or -1 */
-	struct address remote;
-	int64_t now, paused_until, idle_since, status_due; /* NEVER: nothing has changed */
-	bool troubled;     /* the reason for the pause has been logged */
-	bool connects;     /* children to the usual target */
-	bool ending;       /* accept no more, end with the last child */
-	bool has_terminal; /* that can hang up */
+	int64_t now, paused_until, idle_since;
+	int64_t attend_next; /* when to attend to waiting connections again */
+	int64_t status_due;  /* NEVER: nothing has changed */
+	bool troubled;       /* the reason for the pause has been logged */
+	bool ending;         /* accept no more, end with the last child */
+	bool reloading;      /* once no connection waits for a process */
+	bool has_terminal;   /* that can hang up */
 };
+
+static void report(int channel, uint64_t what, uint64_t bytes_in, uint64_t bytes_out)
+{
+	struct child_report report = { what, bytes_in, bytes_out };
+
+	if (channel != -1)
+		(void)!write(channel, &report, sizeof(report));
+}
+
+void listener_ready(int channel)
+{
+	report(channel, CHILD_IS_READY, 0, 0);
+}
 
 void listener_proved(int channel)
 {
-	struct child_report report = { .what = CHILD_PROVED };
 	sigset_t late;
 
 	if (channel == -1)
@@ -53,22 +67,22 @@ void listener_proved(int channel)
 	sigprocmask(SIG_UNBLOCK, &late, NULL);
 	if (signal_stop == SIGUSR2)
 		signal_stop = 0;
-	(void)!write(channel, &report, sizeof(report));
+	report(channel, CHILD_HAS_PROOF, 0, 0);
 }
 
 void listener_connect(int channel)
 {
-	struct child_report report = { .what = CHILD_ASKS };
-
-	(void)!write(channel, &report, sizeof(report));
+	report(channel, CHILD_ASKS, 0, 0);
 }
 
 void listener_carried(int channel, uint64_t bytes_in, uint64_t bytes_out)
 {
-	struct child_report report = { CHILD_CARRIED, bytes_in, bytes_out };
+	report(channel, CHILD_CARRIED, bytes_in, bytes_out);
+}
 
-	if (channel != -1)
-		(void)!write(channel, &report, sizeof(report));
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
 }
 
 static bool has_strangers(const struct listener *l)
@@ -92,9 +106,9 @@ static void reap(struct listener *l)
 	struct child ended;
 
 	while (children_reap(&l->children, &ended))
-		if (ended.proved && has_strangers(l) && !ended.muted)
+		if (ended.state >= CHILD_PROVED && has_strangers(l) && !ended.muted)
 			records_release(&l->records, &ended.source, l->now);
-		else if (!ended.proved && ended.muted)
+		else if (ended.state < CHILD_PROVED && ended.muted)
 			records_leave_out(&l->records, &ended.source, l->now);
 }
 
@@ -107,28 +121,55 @@ static void pause_for(struct listener *l, const char *what, int error)
 	l->troubled = true;
 }
 
-static void connect_children(struct listener *l)
+static void connect_child(struct listener *l, struct child *child)
 {
-	struct child *child;
+	struct outcome outcome = { 0 };
+	int fd = l->children.connects
+	    ? connect_begin(l->usual->to.target, l->usual->bind, &outcome)
+	    : fail(&outcome, EX_TEMPFAIL, "the listener was reloaded without the target");
 
-	while ((child = children_asking(&l->children)) != NULL) {
-		struct outcome outcome = { 0 };
-		int fd = l->connects
-		    ? connect_begin(l->usual->to.target, l->usual->bind, &outcome)
-		    : fail(&outcome, EX_TEMPFAIL, "the listener was reloaded without the target");
-
-		launcher_answer(child->channel, fd, &outcome);
-		if (fd != -1)
-			close(fd);
-		child->asking = false;
-		child->settled = true;
+	children_set(&l->children, child, CHILD_SETTLED);
+	if (launcher_answer(child->fd, fd, &outcome) != 0) {
+		close(child->fd); /* the child need not wait for its deadline */
+		child->fd = -1;
 	}
+	if (fd != -1)
+		close(fd);
+}
+
+/* How long a connection may wait for its first bytes until it gets a process all the same. */
+static int64_t patience(const struct listener *l)
+{
+	return has_strangers(l) ? earlier(l->limits->timeout / 2, PATIENCE) : 0;
+}
+
+static bool is_waiting(const struct child *child)
+{
+	return child->state != CHILD_NONE && child->pid == 0;
+}
+
+static bool is_pausing(const struct listener *l)
+{
+	return l->now < l->paused_until;
 }
 
 static bool is_accepting(const struct listener *l)
 {
-	return !l->ending && l->held == -1 && l->now >= l->paused_until &&
-	    l->children.proved < l->limits->connections && l->children.processes < l->children.room;
+	const struct children *c = &l->children;
+
+	return !l->ending && !l->reloading && !is_pausing(l) &&
+	    c->proved < l->limits->connections && c->used < c->room &&
+	    (has_strangers(l) || c->waiting == 0);
+}
+
+/* Strangers make room for one more from `source`. */
+static void make_room(struct listener *l, const struct source_network *source)
+{
+	if (source->family != 0 &&
+	    children_strangers(&l->children, source) >= l->limits->per_source)
+		children_make_room(&l->children, source);
+	if (l->children.strangers >= l->limits->strangers)
+		children_make_room(&l->children, NULL);
 }
 
 /*
@@ -137,14 +178,22 @@ static bool is_accepting(const struct listener *l)
  */
 static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 {
+	static const int least = LISTENER_LEAST;
+	struct child child = { .state = CHILD_WAITING, .since = l->now };
 	struct sockaddr_storage from = { 0 };
 	socklen_t size = sizeof(from);
 
-	l->held = accept4(fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
-	if (l->held != -1) {
-		side_break_on_close(l->held); /* if nobody comes to serve it */
-		l->remote = (struct address){ 0 };
-		address_from(&l->remote, &from, size);
+	child.fd = accept4(fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
+	if (child.fd != -1) {
+		side_break_on_close(child.fd); /* if nobody comes to serve it */
+		address_from(&child.remote, &from, size);
+		child.source = address_source(&child.remote);
+		if (has_strangers(l)) {
+			setsockopt(child.fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+			make_room(l, &child.source);
+			child.muted = records_spent(&l->records, &child.source, l->now);
+		}
+		children_add(&l->children, child);
 		return 0;
 	}
 	switch (errno) {
@@ -161,51 +210,91 @@ static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 	}
 }
 
-/* Strangers make room for one more from `source`. */
-static void make_room(struct listener *l, const struct source_network *source)
+/* Fork a process for a waiting connection. Returns 1 in it, else 0. */
+static int start(struct listener *l, struct child *child, struct accepted *accepted)
 {
-	if (source->family != 0 &&
-	    children_strangers(&l->children, source) >= l->limits->per_source)
-		children_make_room(&l->children, source);
-	if (l->children.strangers >= l->limits->strangers)
-		children_make_room(&l->children, NULL);
-}
-
-/* Fork a child for the connection that is held. Returns 1 in the child, else 0. */
-static int serve(struct listener *l, struct accepted *accepted)
-{
-	struct child child = { .source = address_source(&l->remote),
-		.proved = !has_strangers(l),
-		.settled = !l->connects };
+	static const int least = 1;
+	enum child_state state = child->state;
 	int channel[2];
+	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel) != 0) {
 		pause_for(l, "make a channel", errno);
 		return 0;
 	}
-	child.muted = has_strangers(l) && !records_reserve(&l->records, &child.source, l->now);
-	child.pid = fork();
-	if (child.pid == 0) {
-		signal_stop = 0; /* that was for the listener */
-		*accepted = (struct accepted){ l->held, channel[1], l->remote, l->connects,
-			child.muted };
+	setsockopt(child->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+	pid = fork();
+	if (pid == 0) {
+		close(channel[0]);
+		/* Other signals were for the listener. */
+		signal_stop = state == CHILD_LEAVING ? SIGUSR2 : 0;
+		*accepted = (struct accepted){ child->fd, channel[1], child->since, child->remote,
+			l->children.connects, child->muted };
 		return 1;
 	}
 	close(channel[1]);
-	if (child.pid == -1) {
+	if (pid == -1) {
 		pause_for(l, "fork", errno);
 		close(channel[0]);
-		if (has_strangers(l) && !child.muted)
-			records_release(&l->records, &child.source, l->now);
 		return 0;
 	}
-	child.channel = channel[0];
-	close(l->held);
-	l->held = -1;
 	l->troubled = false;
-	if (has_strangers(l))
-		make_room(l, &child.source);
-	children_add(&l->children, child);
+	if (!has_strangers(l))
+		state = l->children.connects ? CHILD_PROVED : CHILD_SETTLED;
+	else if (state == CHILD_WAITING)
+		state = CHILD_STRANGER;
+	children_start(&l->children, child, state, pid, channel[0]);
+	return 0;
+}
+
+/*
+ * Start a process for a waiting connection, if it is time. One that has gone, or has to, needs a
+ * process for its record only. Returns 1 in the process, else 0.
+ */
+static int attend(struct listener *l, struct child *child, struct accepted *accepted)
+{
+	int64_t waited = l->now - child->since;
+	bool late = waited >= l->limits->timeout; /* no process could be had in time */
+	bool gone = child->state == CHILD_LEAVING ||
+	    (child->heard & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+	bool due = gone || child->heard != 0 || waited >= patience(l) || l->reloading;
+
+	if (!late && (is_pausing(l) || !due))
+		return 0;
+	if (gone && has_strangers(l))
+		child->muted = records_spent(&l->records, &child->source, l->now);
+	if (late || (gone && child->muted)) {
+		if (has_strangers(l))
+			records_leave_out(&l->records, &child->source, l->now);
+		children_remove(&l->children, child);
+		return 0;
+	}
+	if (l->children.starting >= STARTING)
+		return 0;
+	child->muted = has_strangers(l) && !records_reserve(&l->records, &child->source, l->now);
+	if (start(l, child, accepted) == 1)
+		return 1;
+	if (child->pid == 0 && has_strangers(l) && !child->muted)
+		records_release(&l->records, &child->source, l->now);
+	return 0;
+}
+
+/* Do what connections wait for; if `muted` for the others. Returns 1 in a new process, else 0. */
+static int attend_all(struct listener *l, bool muted, struct accepted *accepted)
+{
+	for (size_t i = 0; i < l->children.room; i++) {
+		struct child *child = &l->children.child[i];
+		int64_t next = child->since + patience(l);
+
+		if (child->state == CHILD_NONE || child->muted != muted)
+			continue;
+		if (child->state == CHILD_ASKING)
+			connect_child(l, child);
+		else if (is_waiting(child) && attend(l, child, accepted) == 1)
+			return 1;
+		if (is_waiting(child) && next > l->now)
+			l->attend_next = earlier(l->attend_next, next);
+	}
 	return 0;
 }
 
@@ -216,11 +305,15 @@ static void set_inherited(const struct listener *l, bool inherited)
 	children_set_inherited(&l->children, inherited);
 }
 
-static int set_number(const char *name, int number)
+/* Set a variable to a number, or where `pid` is not 0 to "PID:number". Returns 0, or -1 (errno). */
+static int set_number(const char *name, pid_t pid, int number)
 {
-	char text[16];
+	char text[32];
 
-	snprintf(text, sizeof(text), "%d", number);
+	if (pid != 0)
+		snprintf(text, sizeof(text), "%d:%d", pid, number);
+	else
+		snprintf(text, sizeof(text), "%d", number);
 	return setenv(name, text, 1);
 }
 
@@ -228,12 +321,13 @@ static int set_number(const char *name, int number)
 static int hand_over(const struct listener *l, int state)
 {
 	if (state == -1 || children_save(&l->children, state) != 0 ||
-	    lseek(state, 0, SEEK_SET) != 0 || set_number(STATE, state) != 0)
+	    lseek(state, 0, SEEK_SET) != 0 || set_number(STATE, getpid(), state) != 0)
 		return -1;
 	set_inherited(l, true);
 	if (l->first == STDIN_FILENO)
 		return 0;
-	return set_number("LISTEN_PID", getpid()) != 0 || set_number("LISTEN_FDS", l->count) != 0
+	return set_number("LISTEN_PID", 0, getpid()) != 0 ||
+		set_number("LISTEN_FDS", 0, l->count) != 0
 	    ? -1
 	    : 0;
 }
@@ -243,6 +337,7 @@ static void reload(struct listener *l, char *const *argv)
 {
 	int state = memfd_create("state", 0), error;
 
+	l->reloading = false;
 	if (hand_over(l, state) == 0) {
 		secret_unharden();
 		records_sum_up(&l->records, NEVER, l->report);
@@ -260,29 +355,47 @@ static void reload(struct listener *l, char *const *argv)
 		close(state);
 }
 
+/*
+ * What the program that executed us has left, or NULL if this is no reload. The variable may have
+ * come from another process: then it names that one's pid.
+ */
+static FILE *open_state(void)
+{
+	const char *text = getenv(STATE);
+	int pid, fd;
+	FILE *state = NULL;
+
+	/* NOLINTNEXTLINE(cert-err34-c): two numbers of our own, or of no use */
+	if (text != NULL && sscanf(text, "%d:%d", &pid, &fd) == 2 && pid == getpid())
+		state = fdopen(fd, "r");
+	unsetenv(STATE);
+	return state;
+}
+
 /* Room for children, and those of the program that executed us. Returns 0, or -1 (memory). */
-static int restore(struct listener *l)
+static int restore(struct listener *l, FILE *state)
 {
 	/* Strangers may prove a key after accepting has paused; those that leave need room. */
 	size_t room = l->limits->connections + 2 * (size_t)l->limits->strangers + 1;
-	const char *number = getenv(STATE);
-	FILE *state;
 
-	if (number == NULL) {
-		if (children_init(&l->children, room) != 0)
-			return -1;
-	} else {
-		state = fdopen((int)strtol(number, NULL, 10), "r");
-		if (state == NULL || children_restore(&l->children, room, state) != 0)
-			return -1;
-		fclose(state);
-		unsetenv(STATE);
-	}
+	if (state == NULL ? children_init(&l->children, room) != 0
+			  : children_restore(&l->children, room, state) != 0)
+		return -1;
 	l->slots = calloc(l->children.room + (size_t)l->count, sizeof(*l->slots));
 	return l->slots == NULL ? -1 : 0;
 }
 
-static void obey_signals(struct listener *l, char *const *argv)
+/* Break all connections. */
+static void end_all(struct listener *l)
+{
+	children_kill(&l->children, SIGTERM);
+	children_kill(&l->children, SIGCONT); /* one that is stopped cannot end */
+	for (size_t i = 0; i < l->children.room; i++)
+		if (is_waiting(&l->children.child[i]))
+			children_remove(&l->children, &l->children.child[i]);
+}
+
+static void obey_signals(struct listener *l)
 {
 	int number = signal_stop;
 
@@ -290,58 +403,45 @@ static void obey_signals(struct listener *l, char *const *argv)
 	if (signal_progress)
 		send_status(l, false, true);
 	signal_progress = 0;
-	if (number == SIGHUP && !l->has_terminal) {
-		if (l->held != -1)
-			signal_stop = SIGHUP; /* later: the connection would be lost */
-		else if (!l->ending)
-			reload(l, argv);
-		return;
-	}
-	if (number == 0)
-		return;
-	l->ending = true;
-	if (number != SIGUSR2) {
-		children_kill(&l->children, SIGTERM);
-		children_kill(&l->children, SIGCONT); /* one that is stopped cannot end */
-		if (l->held != -1)
-			close(l->held);
-		l->held = -1;
+	if (number == SIGHUP && !l->has_terminal)
+		l->reloading = !l->ending;
+	else if (number != 0) {
+		l->ending = true;
+		l->reloading = false;
+		if (number != SIGUSR2)
+			end_all(l);
 	}
 }
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
-/* Wait for a connection, a report from a child, a signal, or the next deadline. */
+/* Wait for a connection, bytes, a report from a child, a signal, or the next deadline. */
 static void wait_for_news(struct listener *l)
 {
-	bool accepting = is_accepting(l);
-	int64_t wake = earlier(l->records.next, l->status_due);
+	bool accepting = is_accepting(l), pausing = is_pausing(l);
+	int64_t wake = earlier(earlier(l->records.next, l->status_due), l->attend_next);
 	nfds_t count = (nfds_t)l->count;
 
 	for (int i = 0; i < l->count; i++)
 		l->slots[i] = (struct pollfd){ .fd = accepting ? l->first + i : -1,
 			.events = POLLIN };
-	count += children_watch(&l->children, l->slots + l->count);
-	if (l->held != -1 || l->paused_until > l->now)
+	count += children_watch(&l->children, !pausing, l->slots + l->count);
+	if (pausing)
 		wake = earlier(wake, l->paused_until);
-	if (l->limits->exit_idle != 0 && l->children.processes == 0)
+	if (l->limits->exit_idle != 0 && l->children.used == 0)
 		wake = earlier(wake, l->idle_since + l->limits->exit_idle);
-	if (wait_poll(l->slots, count, wake) != -1)
-		return;
-	if (errno != EINTR) {
-		pause_for(l, "wait for connections", errno);
-		wait_poll(NULL, 0, l->paused_until);
+	if (wait_poll(l->slots, count, wake) == -1) {
+		if (errno != EINTR) {
+			pause_for(l, "wait for connections", errno);
+			wait_poll(NULL, 0, l->paused_until);
+		}
+		for (nfds_t i = 0; i < count; i++)
+			l->slots[i].revents = 0;
 	}
-	for (nfds_t i = 0; i < count; i++)
-		l->slots[i].revents = 0;
+	children_hear(&l->children, !pausing, l->slots + l->count);
 }
 
 static bool is_over(struct listener *l)
 {
-	if (l->children.processes > 0 || l->held != -1) {
+	if (l->children.used > 0) {
 		l->idle_since = l->now;
 		return false;
 	}
@@ -356,7 +456,13 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 	for (;;) {
 		l->now = time_now();
 		reap(l);
-		obey_signals(l, argv);
+		obey_signals(l);
+		l->attend_next = NEVER;
+		/* Sources whose strangers have left enough records come last. */
+		if (attend_all(l, false, accepted) == 1 || attend_all(l, true, accepted) == 1)
+			return 1;
+		if (l->reloading && l->children.waiting == 0)
+			reload(l, argv);
 		if (is_over(l))
 			return 0;
 		records_sum_up(&l->records, l->now, l->report);
@@ -365,15 +471,10 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 		wait_for_news(l);
 		l->now = time_now();
 		l->status_due = earlier(l->status_due, l->now + STATUS_EVERY);
-		children_hear(&l->children, l->slots + l->count);
-		connect_children(l);
-		for (int i = 0; i < l->count; i++) {
+		for (int i = 0; i < l->count; i++)
 			if (l->slots[i].revents != 0 && is_accepting(l) &&
 			    accept_from(l, l->slots[i].fd, outcome) != 0)
 				return -1;
-			if (l->held != -1 && l->now >= l->paused_until && serve(l, accepted) == 1)
-				return 1;
-		}
 	}
 }
 
@@ -392,21 +493,24 @@ int listener_run(struct accepted *accepted, struct descriptors *descriptors,
 {
 	struct listener l = { .limits = limits,
 		.usual = usual,
-		.connects = usual->to.target != NULL && connect_can_begin(usual->to.target),
 		.report = report,
 		.first = descriptors->listening,
 		.count = descriptors->listeners,
-		.held = -1,
 		.now = time_now(),
 		.has_terminal = has_terminal() };
+	FILE *state = open_state();
 	int result;
 
 	/* After a reload the other descriptors are our children's channels. */
-	if (getenv(STATE) == NULL)
+	if (state == NULL)
 		descriptors_close_others(descriptors);
 	records_init(&l.records);
-	if (restore(&l) != 0)
+	result = restore(&l, state);
+	if (state != NULL)
+		fclose(state);
+	if (result != 0)
 		return fail(outcome, EX_OSERR, "no memory for %u connections", limits->connections);
+	l.children.connects = usual->to.target != NULL && connect_can_begin(usual->to.target);
 	set_inherited(&l, false);
 	/* Another process may accept first on these sockets: accept(2) must not wait then. */
 	for (int fd = l.first; fd < l.first + l.count; fd++)
@@ -418,7 +522,7 @@ int listener_run(struct accepted *accepted, struct descriptors *descriptors,
 		descriptors_set_near(descriptors, accepted->fd);
 	else
 		records_sum_up(&l.records, NEVER, report);
-	children_free(&l.children);
+	children_free(&l.children, result == 1 ? accepted->fd : -1);
 	free(l.slots);
 	return result == 1 ? 0 : -1;
 }

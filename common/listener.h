@@ -15,17 +15,21 @@
 #define LISTENER_STRANGERS 200
 #define LISTENER_PER_SOURCE 50
 
+#define LISTENER_LEAST 32 /* bytes: the client's nonce */
+
 /* How many connections a listener serves at once, and how long it waits for one. */
 struct listener_limits {
 	unsigned connections; /* whose peers have proved a key; or all, if there are no strangers */
 	unsigned strangers;   /* that have not yet; 0: every connection counts as proved */
 	unsigned per_source;  /* strangers from one IPv4 address or IPv6 /64 */
 	int64_t exit_idle;    /* nanoseconds; 0: no limit */
+	int64_t timeout;      /* nanoseconds that a connection may take to prove a key */
 };
 
 /* What a child gets from the listener: the connection, and where to report (-1: nowhere). */
 struct accepted {
 	int fd, channel;
+	int64_t since; /* when it was accepted */
 	struct address remote;
 	bool connects; /* the listener connects to the target: see listener_connect() */
 	bool muted;    /* there are enough records of strangers from its source: leave none */
@@ -37,14 +41,21 @@ struct accepted {
  * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
  * after `exit_idle`, or when the last connection has ended after SIGUSR2.
  *
+ * A stranger costs no process until LISTENER_LEAST bytes of it have arrived, or half of `timeout`
+ * has passed. If it has to go before that, it gets one only to leave a record. Few processes of
+ * strangers start at the same time; sources that have no record left come after the others.
+ *
  * Where `usual` is a target with an IP address, the listener connects to it for its children, which
  * saves each of them a launcher.
  *
- * SIGHUP executes argv[0] again with the same sockets and children. A stranger that has to make
- * room gets SIGUSR2.
+ * SIGHUP executes argv[0] again with the same sockets and children. A child whose peer has to make
+ * room for another stranger gets SIGUSR2, perhaps before it starts (signal_stop).
  */
 int listener_run(struct accepted *, struct descriptors *, const struct listener_limits *,
     const struct errand *usual, char *const *argv, struct report *, struct outcome *);
+
+/* In a child: it has started, and waits for its peer. Harmless if `channel` is -1. */
+void listener_ready(int channel);
 
 /*
  * In a child: the peer has proved a key, so SIGUSR2 is ignored from here on. Harmless if `channel`

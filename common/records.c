@@ -35,13 +35,16 @@ static struct record_count *find(struct records *records, const struct source_ne
 	return found;
 }
 
+bool records_spent(struct records *records, const struct source_network *source, int64_t now)
+{
+	return find(records, source, now)->made >= RECORDS_MOST;
+}
+
 bool records_reserve(struct records *records, const struct source_network *source, int64_t now)
 {
-	struct record_count *count = find(records, source, now);
-
-	if (count->made >= RECORDS_MOST)
+	if (records_spent(records, source, now))
 		return false;
-	count->made++;
+	find(records, source, now)->made++;
 	return true;
 }
 

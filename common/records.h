@@ -23,6 +23,9 @@ struct records {
 
 void records_init(struct records *);
 
+/* Has this source left as many records as it may? */
+bool records_spent(struct records *, const struct source_network *, int64_t now);
+
 /* May a stranger from this source leave a record? If so, counts the record at once. */
 bool records_reserve(struct records *, const struct source_network *, int64_t now);
 

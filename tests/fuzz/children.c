@@ -16,18 +16,23 @@
 /* The counts are those of the table. */
 static void check(const struct children *c)
 {
-	unsigned processes = 0, proved = 0, strangers = 0;
+	unsigned used = 0, waiting = 0, starting = 0, proved = 0, strangers = 0;
 
 	for (size_t i = 0; i < c->room; i++) {
 		const struct child *child = &c->child[i];
 
+		if (child->state == CHILD_NONE)
+			continue;
 		CHECK(child->pid >= 0);
-		processes += child->pid != 0;
-		proved += child->pid != 0 && child->proved;
-		strangers += child->pid != 0 && !child->proved && !child->leaving;
+		used++;
+		waiting += child->pid == 0;
+		starting += child->starting;
+		proved += child->state >= CHILD_PROVED;
+		strangers += child->state == CHILD_WAITING || child->state == CHILD_STRANGER;
 	}
-	CHECK(processes == c->processes && proved == c->proved && strangers == c->strangers);
-	CHECK(processes <= c->room);
+	CHECK(used == c->used && waiting == c->waiting && starting == c->starting);
+	CHECK(proved == c->proved && strangers == c->strangers);
+	CHECK(used <= c->room);
 }
 
 /* What is written down and read again is the same. */
@@ -43,16 +48,16 @@ static void check_again(const struct children *c)
 	CHECK(file != NULL && children_restore(&again, 1, file) == 0);
 	fclose(file);
 	check(&again);
-	CHECK(again.room > again.processes && again.processes == c->processes);
+	CHECK(again.room > again.used && again.used == c->used);
 	CHECK(again.served == c->served && again.refused == c->refused);
 	CHECK(again.bytes_in == c->bytes_in && again.bytes_out == c->bytes_out);
 	for (size_t i = 0; i < c->room; i++) {
 		const struct child *one = &c->child[i], *other = &again.child[next];
 
-		if (one->pid == 0)
+		if (one->state == CHILD_NONE)
 			continue;
-		CHECK(one->pid == other->pid && one->channel == other->channel);
-		CHECK(one->proved == other->proved && one->leaving == other->leaving);
+		CHECK(one->pid == other->pid && one->fd == other->fd);
+		CHECK(one->state == other->state && one->serial == other->serial);
 		CHECK(one->muted == other->muted && source_equal(&one->source, &other->source));
 		next++;
 	}
@@ -67,32 +72,42 @@ static void report(struct children *c, struct input *in)
 	uint8_t data[3 * sizeof(struct child_report)];
 
 	for (size_t i = 0; i < c->room; i++) {
+		struct child waiting = { .state = CHILD_WAITING, .fd = -1 };
+
+		if (c->child[i].state == CHILD_NONE)
+			children_add(c, waiting);
+	}
+	for (size_t i = 0; i < c->room; i++) {
 		CHECK(pipe2(channel, O_CLOEXEC | O_NONBLOCK) == 0);
 		if (c->child[i].pid != 0)
 			c->child[i].pid = NO_PID + (pid_t)i;
-		c->child[i].channel = channel[0];
+		c->child[i].fd = channel[0];
 		writers[i] = channel[1];
 	}
+	CHECK(c->room > 0);
 	while (in->left > 0) {
 		size_t i = take_byte(in) % c->room, size = take_byte(in) % sizeof(data);
+		struct child *child = &c->child[i];
 		nfds_t count;
 
 		take(in, data, size);
 		if (size == 0)
-			children_make_room(c, i % 2 == 0 ? NULL : &c->child[i].source);
-		else if (c->child[i].channel != -1)
+			children_make_room(c, i % 2 == 0 ? NULL : &child->source);
+		else if (size == 1 && child->pid == 0)
+			children_start(c, child, CHILD_STRANGER, NO_PID + (pid_t)i, dup(child->fd));
+		else if (child->fd != -1)
 			CHECK(write(writers[i], data, size) == (ssize_t)size);
-		count = children_watch(c, slots);
+		count = children_watch(c, i % 2 == 0, slots);
 		CHECK(count <= c->room);
 		poll(slots, count, 0);
-		children_hear(c, slots);
+		children_hear(c, i % 2 == 0, slots);
 		check(c);
 	}
 	for (size_t i = 0; i < c->room; i++) {
+		children_remove(c, &c->child[i]);
 		close(writers[i]);
-		if (c->child[i].pid == 0)
-			close(c->child[i].channel);
 	}
+	CHECK(c->used == 0 && c->waiting == 0 && c->strangers == 0 && c->proved == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -115,6 +130,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(&c);
 	check_again(&c);
 	report(&c, &in);
-	children_free(&c);
+	children_free(&c, -1);
 	return 0;
 }

@@ -15,7 +15,7 @@ import tty
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
 import held
-from peer import LIMIT, SHARED, SLOW, Peer, tcp_pair
+from peer import LIMIT, SHARED, SLOW, Peer, drain, tcp_pair
 from suite import SECRET, Skip, Wrong, both, case, expect, far_side, main, needs
 
 PIDFD_GETFD, SO_OOBINLINE = 438, 10
@@ -211,9 +211,8 @@ class Listening:
         self.process = subprocess.Popen([*prefix, os.environ[role.upper()], "-o", "30", "-k", "secret", *options, "--", *command],
                                         stdin=self.socket, stdout=self.socket)
 
-    def connect(self):
-        sock = socket.create_connection(self.socket.getsockname(), LIMIT * SLOW)
-        return sock
+    def connect(self, source="127.0.0.1"):
+        return socket.create_connection(self.socket.getsockname(), LIMIT * SLOW, source_address=(source, 0))
 
     def end(self):
         self.process.terminate()
@@ -225,9 +224,10 @@ class Listening:
         return peer
 
 
-def stranger(listener):
-    """A connection that says nothing, once it is served."""
-    sock = listener.connect()
+def stranger(listener, source="127.0.0.1"):
+    """A connection that sends a nonce and no more, once it is served."""
+    sock = listener.connect(source)
+    sock.send(os.urandom(32))
     expect("the size of a nonce", len(sock.recv(32, socket.MSG_WAITALL)), 32)
     return sock
 
@@ -247,6 +247,104 @@ def oldest_stranger_gives_way():
 
 
 @case
+def oldest_stranger_gives_way_after_a_reload():
+    listener = Listening("dec", "--max-strangers", "3")
+    pid = listener.process.pid
+    gone, old, middle = (stranger(listener) for _ in range(3))
+    gone.close()
+    eventually("the first is gone", lambda: len(children(pid)) == 2)
+    new = stranger(listener)  # in the place of the first
+    listener.process.send_signal(signal.SIGHUP)
+    eventually("SIGHUP is received", lambda: int(status(pid, "ShdPnd"), 16) == 0)
+    newest = stranger(listener)
+    eventually("an old stranger is gone", lambda: not all(map(is_open, (old, middle, new))))
+    expect("who is left", [is_open(sock) for sock in (old, middle, new, newest)], [False, True, True, True])
+    listener.end()
+
+
+@case
+def silent_stranger_has_no_process():
+    """It gets one when its nonce is complete, or after two seconds."""
+    listener = Listening("dec", "--max-strangers", "1")
+    pid = listener.process.pid
+    start = time.monotonic()
+    silent = listener.connect()
+    silent.send(bytes(31))
+    eventually("it is accepted", lambda: is_open(listener.socket))
+    early = children(pid)
+    if time.monotonic() < start + 1.9:
+        expect("processes", early, [])
+    silent.send(bytes(1))
+    expect("the size of a nonce", len(silent.recv(32, socket.MSG_WAITALL)), 32)
+    start = time.monotonic()
+    mute = listener.connect()
+    expect("the size of a nonce", len(mute.recv(32, socket.MSG_WAITALL)), 32)
+    if time.monotonic() < start + 1.9:
+        raise Wrong("it got its nonce after %.1f s" % (time.monotonic() - start))
+    listener.end()
+
+
+def forks_paid(pid):
+    """Minor faults of the children that a process has waited for: a measure of how many there were."""
+    with open("/proc/%d/stat" % pid) as file:
+        return int(file.read().rpartition(")")[2].split()[8])
+
+
+@case
+def stranger_that_leaves_no_record_has_no_process():
+    listener = Listening("dec", "--max-strangers", "1")
+    pid = listener.process.pid
+    for _ in range(10):
+        listener.connect().close()
+        eventually("it is accepted", lambda: is_open(listener.socket))
+    eventually("all are gone", lambda: not children(pid))
+    before = forks_paid(pid)
+    for _ in range(10):
+        listener.connect().close()
+    held_open = [listener.connect() for _ in range(10)]
+    for sock in held_open[:-1]:
+        expect("how it ends", drain(sock), (b"", "reset"))
+    expect("faults of children", forks_paid(pid) - before, 0)
+    listener.end()
+
+
+@case
+def strangers_start_a_few_at_a_time():
+    """Those from sources that have no record left come last."""
+    listener = Listening("dec", "--max-strangers-per-source", "8")
+    pid = listener.process.pid
+    for _ in range(10):
+        listener.connect("127.0.0.8").close()
+        eventually("it is accepted", lambda: is_open(listener.socket))
+    eventually("all are gone", lambda: not children(pid))
+    os.unlink("secret")
+    os.mkfifo("secret", 0o600)  # a process that starts waits for its key
+    fifo = os.open("secret", os.O_RDWR)
+    bad = [listener.connect("127.0.0.8") for _ in range(8)]
+    for sock in bad:
+        sock.send(bytes(32))
+    eventually("some have a process", lambda: len(children(pid)) == 4)
+    good = listener.connect("127.0.0.9")
+    good.send(bytes(32))
+    eventually("it is accepted", lambda: is_open(listener.socket))
+    time.sleep(0.2)  # nothing is to happen
+    first = children(pid)
+    expect("processes", len(first), 4)
+    os.kill(int(first[0]), signal.SIGKILL)
+    eventually("another has a process", lambda: set(children(pid)) - set(first))
+    (other,) = set(children(pid)) - set(first)
+    eventually("it says whom it serves", lambda: title(other).startswith("spipe-dec: 127"))
+    expect("whom it serves", title(other), "spipe-dec: 127.0.0.9:%d" % good.getsockname()[1])
+    os.close(fifo)
+    listener.end()
+
+
+def title(pid):
+    with open("/proc/%s/cmdline" % pid) as file:
+        return file.read().rstrip("\0")
+
+
+@case
 def told_to_give_way_too_late():
     """Who has proved a key in the same moment stays."""
     listener = Listening("dec")
@@ -259,8 +357,8 @@ def told_to_give_way_too_late():
 
 @case
 def idle_listener_ends():
-    listener = Listening("dec", "--exit-idle", "1")
     start = time.monotonic()
+    listener = Listening("dec", "--exit-idle", "1")
     expect("status", listener.process.wait(LIMIT * SLOW), 0)
     if not 1 <= time.monotonic() - start < 1 + SLOW:
         raise Wrong("it took %.1f s" % (time.monotonic() - start))
@@ -279,6 +377,38 @@ def descriptors_of_a_listener():
     expect("inherited descriptors of the listener", kept, [])
     peer.sock.close()
     listener.end()
+
+
+@case
+def foreign_state_of_a_listener():
+    """SPIPE_LISTENER, which SIGHUP leaves to the next program, is of no use to another process."""
+    for value in "1:30", "30", "", "one":
+        prefix = ["bash", "-c", 'SPIPE_LISTENER=%s exec "$@" 30</etc/passwd' % value, "bash"]
+        listener = Listening("dec", prefix=prefix)
+        peer = listener.holder()
+        kept = [fd for fd, what in descriptors(listener.process.pid).items() if what == "/etc/passwd"]
+        expect("inherited descriptors of the listener", kept, [])
+        peer.sock.close()
+        listener.end()
+
+
+@case
+def child_that_gets_no_answer():
+    """If the listener cannot pass on the target's socket, its child ends at once."""
+    needs("strace")
+    with socket.create_server(("127.0.0.1", 0)) as target, socket.create_server(("127.0.0.1", 0)) as server:
+        process = subprocess.Popen(["strace", "-D", "-o", "calls", "-e", "trace=sendmsg", "-e", "inject=sendmsg:error=ETOOMANYREFS",
+                                    os.environ["DEC"], "-o", "30", "-k", "secret", "-t", "127.0.0.1:%d" % target.getsockname()[1]],
+                                   stdin=server, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        peer = Peer(socket.create_connection(server.getsockname(), LIMIT * SLOW), True, SHARED)
+        peer.shake()
+        drain(peer.sock)
+        process.terminate()
+        message = process.communicate()[1]
+    with open("calls") as file:
+        if "INJECTED" not in file.read():
+            raise Skip("strace cannot trace here")
+    expect("its message", b"no socket came from the" in message, True)
 
 
 @case
@@ -301,7 +431,7 @@ def absurd_numbers_of_descriptors():
             script = 'exec 3<&0; LISTEN_PID=$$ LISTEN_FDS=%s exec "$DEC" -k secret cat' % number
             run = subprocess.run(["bash", "-c", script], stdin=server, stderr=subprocess.PIPE, timeout=LIMIT * SLOW, check=False)
             expect("status with LISTEN_FDS=" + number, run.returncode, 64)
-            expect("its message", b"was passed with listening sockets, but is not one" in run.stderr, True)
+            expect("its message", b"LISTEN_FDS is not a number from 0 to 256: " in run.stderr, True)
 
 
 @both
