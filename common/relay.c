@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -49,10 +50,8 @@ struct state {
 	bool active;           /* something has moved in this round */
 	int64_t last_active;   /* the round when something last moved */
 	int64_t one_way_since; /* when the first direction was done, or 0 */
-	int stopping;          /* the signal that ends us, or 0 */
+	int stopping;          /* the first signal that ends us, or 0 */
 	int64_t stop;          /* when to give up delivering what is in hand then */
-	bool reading;          /* no signal forbids it */
-	bool deserted;         /* nobody is left to wait for */
 	bool input_left;       /* the command exited without reading all its input */
 	int short_waits;       /* in a row; counted up to 2 */
 };
@@ -236,6 +235,12 @@ static bool passed(struct state *s, int64_t since, int64_t span)
 	return false;
 }
 
+/* ssh sends its ProxyCommand SIGHUP when it is done: let the connection end. */
+static bool may_read(const struct state *s)
+{
+	return s->stopping == 0 || s->stopping == SIGHUP;
+}
+
 /* Do what signals ask for. */
 static int obey_signals(struct state *s)
 {
@@ -246,21 +251,22 @@ static int obey_signals(struct state *s)
 	if (signal_stop && s->stopping == 0) {
 		s->stopping = signal_stop;
 		s->stop = s->now + GRACE;
-		/* ssh sends its ProxyCommand SIGHUP when it is done: let the connection end. */
-		s->reading = s->stopping == SIGHUP;
 	}
 	if (s->stopping == 0)
 		return 0;
-	if (s->now >= s->stop || (!s->reading && !in_hand(&s->d[0]) && !in_hand(&s->d[1])))
+	if (s->now >= s->stop || (!may_read(s) && !in_hand(&s->d[0]) && !in_hand(&s->d[1])))
 		return fail_signal(s->outcome, s->stopping, "");
 	wake_at(s, s->now + TAKEN_RETRY);
 	return 0;
 }
 
-/* With one direction done: is anybody left who will read what the other one brings? */
-static bool is_deserted(struct state *s, const struct direction *last)
+/* With one direction done: is nobody left who will read what the other one brings? */
+static bool is_deserted(struct state *s)
 {
-	if (!last->to->out.hung_up || last->out_end != 0 || !passed(s, s->one_way_since, GRACE))
+	const struct direction *last = s->d[0].done ? &s->d[1] : &s->d[0];
+
+	if (s->one_way_since == 0 || !last->to->out.hung_up || last->out_end != 0 ||
+	    !passed(s, s->one_way_since, GRACE))
 		return false;
 	/* Closed with data on its way, a TCP connection is reset when its peer sends more. */
 	if (last->from->out.kind != END_TCP || all_taken(last->from))
@@ -287,7 +293,6 @@ static int check_limits(struct state *s)
 		return 0;
 	if (s->one_way_since == 0)
 		s->one_way_since = s->now;
-	s->deserted = is_deserted(s, s->d[0].done ? &s->d[1] : &s->d[0]);
 	if (since < s->one_way_since)
 		since = s->one_way_since;
 	if (relay->linger != 0 && passed(s, since, relay->linger))
@@ -374,7 +379,7 @@ static int wait_for_work(struct state *s)
 
 	for (int i = 0; i < 2; i++) {
 		const struct direction *reads = &s->d[i], *writes = &s->d[1 - i];
-		bool reading = !reads->ended && reads->out_end == 0 && s->reading;
+		bool reading = !reads->ended && reads->out_end == 0 && may_read(s);
 
 		slots[2 * i] = watch(&reads->from->in, reading ? POLLIN : 0);
 		slots[2 * i + 1] = watch(&writes->to->out, writes->out_end != 0 ? POLLOUT : 0);
@@ -408,7 +413,7 @@ static int relay_both(struct state *s)
 		wake_at(s, report_status(s->relay->report));
 		if (obey_signals(s) != 0 || check_limits(s) != 0)
 			return -1;
-		if (s->deserted)
+		if (is_deserted(s))
 			break;
 		release_buffers(s);
 		if (wait_for_work(s) != 0)
@@ -439,7 +444,7 @@ static void start(struct state *s, int i, uint8_t *buffers)
 
 int relay_run(const struct relay *relay, struct outcome *outcome)
 {
-	struct state s = { .relay = relay, .outcome = outcome, .reading = true };
+	struct state s = { .relay = relay, .outcome = outcome };
 	uint8_t *buffers = mmap(NULL, 4 * BUFFER_SIZE, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int result;
