@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -189,14 +190,9 @@ void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE
 	hmac(&key, label, strlen(label), NULL, 0, mac);
 	for (int i = 0; i < 8; i++)
 		number = number << 8 | mac[i];
-	for (int i = KEY_ID_SIZE - 2; i >= 0; i--)
-		if (i % 4 == 3)
-			text[i] = '-';
-		else {
-			text[i] = (char)('0' + number % 10);
-			number /= 10;
-		}
-	text[KEY_ID_SIZE - 1] = '\0';
+	snprintf(text, KEY_ID_SIZE, "%03u-%03u-%03u-%03u", (unsigned)(number / 1000000000 % 1000),
+	    (unsigned)(number / 1000000 % 1000), (unsigned)(number / 1000 % 1000),
+	    (unsigned)(number % 1000));
 	wipe(&key, sizeof(key));
 	wipe(mac, sizeof(mac));
 }
