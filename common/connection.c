@@ -69,7 +69,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	if (c->peer.remote.family == AF_UNSPEC)
 		c->peer.remote = c->accepted.remote; /* the peer has closed already */
 	peer_export(&c->peer);
-	report_on(&c->report, &c->peer, c->descriptors.is_network, options->verbose);
+	report_on(&c->report, &c->peer, options->verbose);
 	c->report.title = &c->title;
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
 	c->secrets = secret_alloc(sizeof(*c->secrets));

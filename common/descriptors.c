@@ -82,15 +82,6 @@ static bool is_stderr(int fd, bool by_pipe)
 	    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
-static bool is_network(int fd)
-{
-	struct sockaddr_storage address = { 0 };
-	socklen_t size = sizeof(address);
-
-	return getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
-	    address.ss_family != AF_UNIX;
-}
-
 /* Which descriptors above 2 are open that are neither the near side's nor a UCSPI client's. */
 static void find_others(struct descriptors *found, int first)
 {
@@ -160,7 +151,6 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 	/* A listener does not use its standard output. */
 	for (int i = 0; i < found->listeners; i++)
 		found->is_stderr |= is_stderr(found->listening + i, false);
-	found->is_network = is_network(found->in);
 }
 
 void descriptors_set_near(struct descriptors *found, int fd)
@@ -175,7 +165,6 @@ void descriptors_set_near(struct descriptors *found, int fd)
 		if (old > STDERR_FILENO)
 			close(old);
 	found->in = found->out = fd;
-	found->is_network = is_network(fd);
 	memset(found->others, 0,
 	    sizeof(found->others)); /* the listener closed what it did not need */
 }

@@ -11,7 +11,6 @@
 struct descriptors {
 	int in, out;              /* the near side: 0 and 1, or 3 twice from systemd */
 	int listening, listeners; /* or this many listening sockets from this one on */
-	bool is_network;          /* `in` is a socket, and not a UNIX one */
 	bool is_stderr;           /* fd 2 is the near side too, as inetd and xinetd leave it */
 	bool ucspi;               /* 6 and 7 are open: a UCSPI client's connection */
 	bool others[DESCRIPTORS_LOOKED_AT]; /* open, but not used by us */

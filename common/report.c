@@ -96,12 +96,14 @@ void report_close(struct report *report)
 		close(report->notify);
 }
 
-void report_on(struct report *report, const struct peer *peer, bool near_is_network, bool verbose)
+void report_on(struct report *report, const struct peer *peer, bool verbose)
 {
+	bool network = peer->local.family != AF_UNSPEC && peer->local.family != AF_UNIX;
+
 	address_format(&peer->remote, report->peer, sizeof(report->peer));
 	report->record = report->messages;
 	if (report->messages == TO_STDERR && !verbose)
-		report->record = near_is_network ? TO_SYSLOG : NOWHERE;
+		report->record = network ? TO_SYSLOG : NOWHERE;
 	if (report->record == TO_SYSLOG && report->messages != TO_SYSLOG)
 		open_syslog(report->program);
 }

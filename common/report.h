@@ -48,7 +48,7 @@ void report_open(struct report *, const char *program, const char *role, bool wi
  * From here on there is a connection to report on. Its record goes where messages go, unless that
  * is stderr and not `verbose`: then to syslog for a network connection, and nowhere for others.
  */
-void report_on(struct report *, const struct peer *, bool near_is_network, bool verbose);
+void report_on(struct report *, const struct peer *, bool verbose);
 
 /* Log one line at once about something that is wrong but not fatal. printf-style. */
 void report_warn(struct report *, const char *format, ...) __attribute__((format(printf, 2, 3)));
