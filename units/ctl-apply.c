@@ -187,11 +187,13 @@ static void print_why(const struct tunnel *tunnel, const char *socket_unit)
 {
 	const char *const words[] = { "journalctl", "-q", "-b", "-o", "cat", "-p", "err", "-n", "2",
 		"-u", socket_unit, NULL };
-	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], *log;
+	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], *log, *sockets = list_sockets();
+	bool held = address_is_held(&tunnel->listen, sockets, holder);
 
 	fprintf(stderr, "spipectl: %s:%u: ", TABLE_PATH, tunnel->line);
 	address_text_format(&tunnel->listen, where, sizeof(where));
-	if (address_is_held(&tunnel->listen, holder)) {
+	free(sockets);
+	if (held) {
 		fprintf(stderr, "%s is held by %s\n", where, holder);
 		return;
 	}

@@ -32,6 +32,7 @@ struct check {
 	bool shown;       /* there is such a line */
 	int dir;          /* where the units are written */
 	char dir_path[32];
+	char *sockets; /* those of systemd */
 	unsigned line; /* that is being checked; 0: none */
 	unsigned tunnels, errors, warnings;
 };
@@ -181,7 +182,7 @@ static void check_listen(struct check *check, const struct tunnel *tunnel)
 	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE];
 
 	address_text_format(&tunnel->listen, where, sizeof(where));
-	if (address_is_held(&tunnel->listen, holder))
+	if (address_is_held(&tunnel->listen, check->sockets, holder))
 		problem(check, true, "%s is held by %s", where, holder);
 }
 
@@ -209,6 +210,7 @@ static void check_lines(struct check *check, FILE *file)
 	struct outcome outcome = { 0 };
 	enum table_result found;
 
+	check->sockets = list_sockets();
 	table_open(&table, file);
 	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END) {
 		check->line = table.line;
@@ -219,6 +221,7 @@ static void check_lines(struct check *check, FILE *file)
 	}
 	check->line = 0;
 	table_close(&table);
+	free(check->sockets);
 }
 
 /* --- the units --------------------------------------------------------------------------- */

@@ -217,17 +217,14 @@ static bool is_tunnel(const char *unit)
  * Which socket unit listens at an address that ends like this one. False if it is a tunnel's. A line
  * of the output is "[::]:8025 mail.socket mail@.service".
  */
-static bool find_unit(const char *where, char holder[static HOLDER_SIZE])
+static bool find_unit(const char *sockets, const char *where, char holder[static HOLDER_SIZE])
 {
-	static const char *const words[] = { "systemctl", "list-sockets", "--no-legend", "--full",
-		NULL };
-	char *output, *rest, *line, listen[UNIX_PATH_SIZE + 64], unit[HOLDER_SIZE];
+	char listen[UNIX_PATH_SIZE + 64], unit[HOLDER_SIZE];
 	bool found_tunnel = false;
 	size_t length;
 
-	run_program(words, &output);
-	for (rest = output; (line = strsep(&rest, "\n")) != NULL;) {
-		if (sscanf(line, "%171s %127s", listen, unit) != 2)
+	for (; *sockets != '\0'; sockets += strcspn(sockets, "\n"), sockets += *sockets == '\n') {
+		if (sscanf(sockets, "%171s %127s", listen, unit) != 2)
 			continue;
 		length = strlen(listen);
 		if (length < strlen(where) || strcmp(listen + length - strlen(where), where) != 0)
@@ -235,7 +232,6 @@ static bool find_unit(const char *where, char holder[static HOLDER_SIZE])
 		found_tunnel |= is_tunnel(unit);
 		snprintf(holder, HOLDER_SIZE, "%s", unit);
 	}
-	free(output);
 	return !found_tunnel;
 }
 
@@ -299,7 +295,18 @@ bool systemd_listens(const struct address_text *address)
 	return inodes.count > 0 && has_socket("1", &inodes);
 }
 
-bool address_is_held(const struct address_text *address, char holder[static HOLDER_SIZE])
+char *list_sockets(void)
+{
+	static const char *const words[] = { "systemctl", "list-sockets", "--no-legend", "--full",
+		NULL };
+	char *sockets;
+
+	run_program(words, &sockets);
+	return sockets;
+}
+
+bool address_is_held(const struct address_text *address, const char *sockets,
+    char holder[static HOLDER_SIZE])
 {
 	struct inodes inodes = { .count = 0 };
 	char where[UNIX_PATH_SIZE + 16];
@@ -318,7 +325,7 @@ bool address_is_held(const struct address_text *address, char holder[static HOLD
 	if (pid == 1 || address->kind == ADDRESS_VSOCK) {
 		snprintf(where, sizeof(where), "%s%s", address->kind == ADDRESS_UNIX ? "" : ":",
 		    address->kind == ADDRESS_UNIX ? address->path : address->port);
-		return find_unit(where, holder);
+		return find_unit(sockets, where, holder);
 	}
 	if (pid != 0)
 		process_name(pid, holder);

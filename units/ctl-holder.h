@@ -11,12 +11,16 @@
 /* Whether anything listens at this address, or keeps it. Needs root for ports below 1024. */
 bool address_is_taken(const struct address_text *);
 
+/* What `systemctl list-sockets` says, to be freed with free(3). */
+char *list_sockets(void);
+
 /*
  * Whether something other than a tunnel of the table listens at this address, so that a socket cannot
  * be bound to it. If so, write "spiped, pid 812", "nginx.socket" or, if it cannot be found out,
- * "another process" into `holder`.
+ * "another process" into `holder`. `sockets` comes from list_sockets.
  */
-bool address_is_held(const struct address_text *, char holder[static HOLDER_SIZE]);
+bool address_is_held(const struct address_text *, const char *sockets,
+    char holder[static HOLDER_SIZE]);
 
 /* Whether systemd listens at exactly this address. Only root can find out. */
 bool systemd_listens(const struct address_text *);
