@@ -268,6 +268,32 @@ static const struct attempt {
 	long (*try)(void);
 } attempts[] = { ATTEMPTS(ROW) };
 
+/*
+ * Not to try. The arguments of most are in memory, where the filter cannot look; 32-bit systems have no memory so far
+ * up.
+ */
+static const char *const unseen[] = {
+#if defined(__i386__) || defined(__s390x__)
+	"send_elsewhere", "send_far_elsewhere", "setsockopt_ip", "setsockopt_filter",
+	"setsockopt_tcp", "getsockopt_other",
+#endif
+#ifdef __s390x__
+	"mmap_exec",
+#endif
+#if UINTPTR_MAX == UINT32_MAX
+	"send_far_elsewhere",
+#endif
+	NULL
+};
+
+static int is_unseen(const char *name)
+{
+	for (size_t i = 0; unseen[i] != NULL; i++)
+		if (strcmp(name, unseen[i]) == 0)
+			return 1;
+	return 0;
+}
+
 static void enter(void)
 {
 	const char *missing;
@@ -335,6 +361,8 @@ static int try_all(void)
 	    getsockname(listener, (struct sockaddr *)&address, &size) != 0)
 		return 1;
 	for (size_t i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++) {
+		if (is_unseen(attempts[i].name))
+			continue;
 		printf("%s %s", attempts[i].name, outcome(&attempts[i], 0));
 		printf(" %s\n", outcome(&attempts[i], 1));
 		fflush(stdout);
@@ -352,6 +380,9 @@ static const long allowed[] = {
 	__NR_restart_syscall, __NR_getpid, __NR_exit_group,
 #ifdef __NR_poll
 	__NR_poll,
+#endif
+#ifdef __NR_send
+	__NR_send, __NR_recv,
 #endif
 #ifdef __NR_sigreturn
 	__NR_sigreturn,
