@@ -167,6 +167,28 @@ coverage:
 mutants:
 	tests/mutants/run
 
+# Of the last commit, always the same bytes.
+tarball := $(BUILD)/spipe-filters-$(VERSION).tar.gz
+dist:
+	@mkdir -p $(BUILD)
+	packaging/dist $(tarball)
+
+# Debian packages, in $(BUILD)/deb.
+deb: dist
+	packaging/deb $(VERSION) $(tarball) $(BUILD)/deb
+
+# Is everything there for a release? Prints the checksum of the tarball.
+release-check: dist
+	packaging/release-check $(VERSION) $(tarball)
+
+# The manual pages for a web site, in $(BUILD)/html. mandoc links to the pages that it finds beside them, and sends
+# the reader to manpages.debian.org for others.
+html:
+	rm -rf $(BUILD)/html && mkdir -p $(BUILD)/html && cp man/*.[1578] $(BUILD)/html
+	cd $(BUILD)/html && for page in *.[1578]; do mandoc -T html \
+		-O 'man=%N.%S.html;https://manpages.debian.org/%N.%S' $$page >$$page.html || exit 1; done
+	rm $(BUILD)/html/*.[1578]
+
 examples := $(wildcard fail2ban/*/*.conf nftables/*.nft)
 units := $(notdir $(wildcard units/*.socket units/*.service units/*.slice units/*.path units/*.timer))
 place = sed -e 's|@ROOTDIR@|$(ROOTDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g'
@@ -245,6 +267,6 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-*
 
 FORCE:
-.PHONY: all check check-long check-uses demo deps bench lint fuzz coverage mutants install uninstall clean FORCE
+.PHONY: all check check-long check-uses demo deps bench lint fuzz coverage mutants dist deb release-check html install uninstall clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
