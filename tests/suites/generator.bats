@@ -357,6 +357,8 @@ watched() {
 	wrong 'option timeout wants seconds, such as 60 or 2.5$' 'x dec 1 2 k timeout=5s'
 	wrong 'option runas wants USER or USER:GROUP$' 'x dec 1 2 k runas=a:'
 	wrong 'option allow wants ADDRESS or ADDRESS/BITS, numeric$' 'x dec 1 2 k allow=localhost'
+	wrong 'option allow: more than 32 networks$' "x dec 1 2 k bind=::1$(printf ',allow=::%s' {1..33})"
+	wrong 'option runas wants ' "x dec 1 2 k runas=$(printf 'a%.0s' {1..33})"
 	wrong 'option mode wants an octal mode up to 0777$' 'x dec /a 2 k mode=rw'
 	wrong 'only where TARGET is a TCP' 'x dec 1 /a k bind=127.0.0.1'
 	wrong 'never defers' 'x enc 1 2 k nodefer'

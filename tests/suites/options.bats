@@ -81,13 +81,16 @@ fails() {
 	fails 64 "$ENC" 'option --key-dir is unknown' --key-dir=. touch ran
 }
 
-@test "values that are not a number of seconds above 0: 64" {
+@test "values that are not a number of seconds above 0, or not a count: 64" {
 	local program option value
 	for program in "$ENC" "$DEC"; do
 		for option in -o -i --timeout --idle --linger; do
 			for value in 0 0.0 -1 -0.5 '' x 5x '5 ' ' 5' nan inf -inf 1e400 0x10 . - 1,5; do
 				fails 64 "$program" . -k key "$option" "$value" touch ran
 			done
+		done
+		for value in 0 -1 65536 x ''; do
+			fails 64 "$program" 'takes a number from 1 to 65535' -k key --max-strangers "$value" touch ran
 		done
 		fails 64 "$program" . -k key --sandbox=perhaps touch ran
 		fails 64 "$program" . -k key --sandbox= touch ran

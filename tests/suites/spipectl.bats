@@ -353,6 +353,12 @@ from_spiped() {
 	from_spiped 64 "${plain[@]}" word
 	from_spiped 64 "${plain[@]:0:5}"
 	[ "$stderr" = 'spipectl: the command line of spiped lacks -t' ]
+	from_spiped 64 -- spiped -s '[127.0.0.1]:1' -t '[127.0.0.1]:2' -k key
+	[ "$stderr" = 'spipectl: the command line of spiped lacks -e or -d' ]
+	from_spiped 64 -- spiped -d -t '[127.0.0.1]:2' -k key
+	[ "$stderr" = 'spipectl: the command line of spiped lacks -s' ]
+	from_spiped 65 "${plain[@]}" -b /path
+	[[ $stderr == 'spipectl: -b /path: '* ]]
 	from_spiped 64 -- nc -l 8025
 }
 
@@ -367,6 +373,8 @@ from_spiped() {
 	[[ $stderr == *'-s localhost:8025 is written as '*'-k - does not carry over: write the key to /etc/spipe/tunnel.key' ]]
 	from_spiped 65 -- spiped -d -s nosuchname.invalid:1 -t '[127.0.0.1]:2' -k key
 	from_spiped 65 -- spiped -d -s '[127.0.0.1]:1' -t here -k key
+	from_spiped 65 -- spiped -d -s '[127.0.0.1]:1' -t '[127.0.0.1]:nosuchport' -k key
+	[ "$stderr" = 'spipectl: [127.0.0.1]:nosuchport: unknown port' ]
 	head -c 31 key >short
 	from_spiped 0 -- spiped -d -s '[127.0.0.1]:1' -t '[127.0.0.1]:2' -k short
 	[[ $stderr == *'shorter than 32 bytes'* ]]
@@ -378,6 +386,8 @@ from_spiped() {
 }
 
 @test "from-spiped: a UNIX target that not everyone may connect to" {
+	from_spiped 0 -- spiped -d -s '[127.0.0.1]:1' -t "$PWD/target.sock" -k key
+	[[ $stderr == "spipectl: note: $PWD/target.sock is not there now: "* ]]
 	background nc -l -U target.sock
 	eventually 5 test -S target.sock
 	user=$(id -un)
@@ -406,6 +416,11 @@ from_spiped() {
 	[ "$output" = "spipe-enc -k '~/.ssh/server key' -t %h:8022" ]
 	from_spiped 0 -- spipe -t "127.0.0.1:$port" -k key -f
 	[ "$output" = "spipe-enc -f -k key -t 127.0.0.1:$port" ]
+	cp key "it's"
+	from_spiped 0 -- spipe -t "127.0.0.1:$port" -k "it's"
+	[ "$output" = "spipe-enc -k 'it'\\''s' -t 127.0.0.1:$port" ]
+	from_spiped 0 --command -- spiped -d -s '[127.0.0.1]:8025' -t "[127.0.0.1]:$port" -k key -u daemon
+	[ "$stderr" = 'spipectl: note: -u daemon does not carry over: run it as that user' ]
 }
 
 @test "from-spiped --pid: a running spiped, whose key is beside it" {
