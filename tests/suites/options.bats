@@ -90,7 +90,7 @@ fails() {
 			done
 		done
 		for value in 0 -1 65536 x ''; do
-			fails 64 "$program" 'takes a number from 1 to 65535' -k key --max-strangers "$value" touch ran
+			fails 64 "$program" 'takes a number from 1 to 65535' -k key --max-connections "$value" touch ran
 		done
 		fails 64 "$program" . -k key --sandbox=perhaps touch ran
 		fails 64 "$program" . -k key --sandbox= touch ran
