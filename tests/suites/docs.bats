@@ -128,7 +128,7 @@ commands() {
 	section LOG | grep -oE 'SPIPE_[A-Z_]+=' >man.words
 	grep -ohE 'SPIPE_[A-Z_]+=' "$ROOT/common/report.c" >code.words
 	same code.words man.words
-	for word in clean usage command system lost timeout tampered refused limit key terminated; do
+	for word in clean usage target system lost timeout tampered refused limit key terminated; do
 		section LOG | grep -q "^\.Ql $word\\b"
 		grep -q "\"$word\"" "$ROOT/common/report.c"
 	done
