@@ -34,8 +34,7 @@ static struct arena keyed; /* once there are keys */
 
 static bool is_in(const struct arena *arena, const void *p)
 {
-	return (const uint8_t *)p >= arena->bytes &&
-	    (const uint8_t *)p < arena->bytes + arena->size;
+	return (uintptr_t)p - (uintptr_t)arena->bytes < arena->size;
 }
 
 static struct arena *arena_of(const void *p)
