@@ -27,7 +27,8 @@ load ../helpers/lib
 }
 
 @test "-t: all addresses of a name are tried in turn" {
-	printf '127.0.0.4 several\n127.0.0.3 several\n127.0.0.1 several\n' >hosts
+	# ::1, where nobody listens, comes first
+	printf '::1 several\n127.0.0.3 several\n127.0.0.1 several\n' >hosts
 	unshare -m true || skip "no mount namespaces here"
 	listen echo cat
 	listen dec unshare -m sh -c 'mount --bind hosts /etc/hosts && exec "$@"' - "$DEC" -k key -t "several:$port"
@@ -36,7 +37,7 @@ load ../helpers/lib
 	# and when none answers, the last one is named
 	refuse
 	run -69 unshare -m sh -c 'mount --bind hosts /etc/hosts && exec "$@"' - "$ENC" -k key -t "several:$port" </dev/null
-	[[ $output == *"cannot connect to several:$port (127.0.0."[134]"): Connection refused (status 69)" ]]
+	[[ $output == *"cannot connect to several:$port ("*"): Connection refused (status 69)" ]]
 }
 
 @test "-t: nobody there: status 69, the address and the reason" {
@@ -60,27 +61,46 @@ load ../helpers/lib
 	one_line dec.err spipe-dec "cannot connect to $target: Connection refused \(status 69\)"
 }
 
-@test "-t: a target that never answers takes no longer than -o" {
-	# a listening socket whose backlog is full
+# never_answers ADDRESS PORT (0: any): a listening socket whose backlog is full. Its port is in ./full.
+never_answers() {
 	background /usr/bin/python3 -c '
-import socket, time
-full = socket.socket()
-full.bind(("127.0.0.1", 0))
+import os, socket, sys, time
+address = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+full = socket.socket(family)
+full.bind(address)
 full.listen(0)
 held = []
 for _ in range(8):
-    s = socket.socket()
+    s = socket.socket(family)
     s.setblocking(False)
     s.connect_ex(full.getsockname())
     held.append(s)
 open("full.new", "w").write(str(full.getsockname()[1]))
-import os
 os.rename("full.new", "full")
-time.sleep(1000)'
+time.sleep(1000)' "$@"
 	eventually 5 test -e full
+}
+
+@test "-t: an address that never answers leaves time for the next one" {
+	printf '::1 several\n127.0.0.1 several\n' >hosts
+	unshare -m true || skip "no mount namespaces here"
+	[ -e /proc/net/if_inet6 ] || skip "no IPv6 here"
+	listen dec "$DEC" -k key -- cat
+	never_answers ::1 "$port"
+	run -0 unshare -m sh -c 'mount --bind hosts /etc/hosts && exec "$@"' - "$ENC" -o 4 -k key -t "several:$port" <<<hello
+	[ "$output" = hello ]
+}
+
+@test "-t: a target that never answers takes no longer than -o" {
+	never_answers 127.0.0.1 0
 	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -o 0.5 -k key -t "127.0.0.1:$(<full)" </dev/null
 	[ "$stderr" = "spipe-enc: the target 127.0.0.1:$(<full) did not answer in time (status 75)" ] ||
 		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)" ]
+	# a listener's connection has no launcher that somebody else could stop waiting for
+	serve dec "$DEC" -o 0.5 -k key -t "127.0.0.1:$(<full)"
+	run timeout -s KILL 20 "$ENC" -k key -t "127.0.0.1:$port" </dev/null
+	eventually 5 grep -q ": cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)\$" dec.err
 }
 
 @test "-t: a UNIX target whose queue is full is waited for" {
