@@ -90,6 +90,17 @@ eventually() {
 	done
 }
 
+# never SECONDS COMMAND...: false as soon as COMMAND is true, true when it is not within SECONDS (whole).
+never() {
+	local end=$((SECONDS + $1 + 1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt $end ] || return 0
+		sleep 0.02
+	done
+	return 1
+}
+
 # alive PID: true while the process runs (a zombie does not run).
 alive() {
 	local stat

@@ -42,7 +42,7 @@ has_children() {
 
 # ask PORT TEXT: send TEXT through a spipe-enc of its own, and print what comes back.
 ask() {
-	printf '%s\n' "$2" | "$ENC" -k key -t "127.0.0.1:$1"
+	printf '%s\n' "$2" | "$ENC" -o 60 -k key -t "127.0.0.1:$1"
 }
 
 # echoes PORT TEXT: TEXT comes back, and the connection ends well.
@@ -231,7 +231,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	holder one "$port"
 	local one=$!
 	answers one
-	run ! eventually 1 not alive "$dec"
+	never 1 not alive "$dec"
 	kill -TERM "$one"
 	ends_well "$dec"
 }
@@ -245,7 +245,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	answers two
 	ask "$port" third >third.out &
 	local third=$!
-	run ! eventually 1 test -s third.out
+	never 1 test -s third.out
 	kill -TERM "$one"
 	wait "$third"
 	[ "$(cat third.out)" = third ]
@@ -388,7 +388,7 @@ s.close()' "$port"
 	ask "$port" late >late.out &
 	local late=$!
 	eventually 5 grep -q 'cannot make a channel: Too many open files; trying again' dec.err
-	run ! eventually 1 test -s late.out
+	never 1 test -s late.out
 	kill -TERM "$last"
 	wait "$late"
 	[ "$(cat late.out)" = late ]
