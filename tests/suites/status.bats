@@ -27,6 +27,7 @@ setup_file() {
 		named	dec	127.0.0.1:8110	127.0.0.1:9000	named/
 		wrong	dec	127.0.0.1:8111	127.0.0.1:9000	clients/
 		ruled	dec	127.0.0.1:8112	127.0.0.1:9000	ruled.key
+		unix	dec	/srv/unix.sock	127.0.0.1:9000	clients/ mode=0666
 		command	dec	127.0.0.1:8114	exec:/usr/bin/cat clients/
 	END
 	systemd_boot
@@ -186,7 +187,7 @@ talk() {
 	eventually 10 is 't["served"], t["refused"]' '(2, 1)' shown
 	run -0 inside spipectl status
 	[ "${lines[0]}" = 'TUNNEL          ROLE STATE      SINCE             NOW STRANGERS  SERVED REFUSED' ]
-	[ "${#lines[@]}" -eq 15 ]
+	[ "${#lines[@]}" -eq 16 ]
 	for name in shown out each full open; do
 		inside spipectl status "$name"
 	done >details
@@ -264,11 +265,16 @@ metric() {
 	[ "$(grep -c '^# TYPE spipe_.* counter' scraped)" -eq 5 ]
 }
 
-@test "status and metrics: a key's name is quoted" {
+@test "status and metrics: names are quoted" {
 	local name=$'a"b\\c\xff\xc3\xa4 key x'
 	cp "$ROOT/etc-spipe/clients/bob" "$ROOT/etc-spipe/named/$name"
 	is 'list(keys)' "['a\"b\\\\c?ä key x']" named
 	inside spipectl metrics | grep -xF 'spipe_key_in_bytes_total{tunnel="named",key="a\"b\\c?ä key x"} 0'
+	# and so is a peer's path, which the journal then does not have as text
+	echo_server
+	"$ENC" -k "$ROOT/etc-spipe/clients/alice" -- socat - \
+		"UNIX-CONNECT:$ROOT/shared/unix.sock,bind=$ROOT/shared/peer"$'\xff' <<<hello >out
+	eventually 10 is 'keys["alice"]["last_peer"], keys["alice"]["bytes_in"]' "('$ROOT/shared/peer?', 6)" unix
 }
 
 @test "the journal's catalog explains records" {
