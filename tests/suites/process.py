@@ -382,12 +382,17 @@ def descriptors_of_a_listener():
 @case
 def foreign_state_of_a_listener():
     """SPIPE_LISTENER, which SIGHUP leaves to the next program, is of no use to another process."""
+    with open("state", "w") as state:
+        state.write("0 77 0 0 0\n")  # no process is left, 77 have been served
     for value in "1:30", "30", "", "one":
-        prefix = ["bash", "-c", 'SPIPE_LISTENER=%s exec "$@" 30</etc/passwd' % value, "bash"]
+        prefix = ["bash", "-c", 'SPIPE_LISTENER=%s exec "$@" 30<state 2>err' % value, "bash"]
         listener = Listening("dec", prefix=prefix)
         peer = listener.holder()
-        kept = [fd for fd, what in descriptors(listener.process.pid).items() if what == "/etc/passwd"]
+        kept = [fd for fd, what in descriptors(listener.process.pid).items() if what == os.path.abspath("state")]
         expect("inherited descriptors of the listener", kept, [])
+        listener.process.send_signal(signal.SIGUSR1)
+        eventually("the listener's counts", lambda: " served" in open("err").read())
+        expect("an unknown count", " 77 served" in open("err").read(), False)
         peer.sock.close()
         listener.end()
 
