@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -17,7 +16,14 @@
 #include "side.h"
 #include "wait.h"
 
-#define BEGIN_ONLY 0 /* as a deadline: do not wait */
+#define RETRY (SECOND / 100) /* while the queue of a UNIX socket is full */
+
+/* The addresses of a target, to be tried in turn, and the one to connect from. */
+struct places {
+	struct addrinfo *found, *from; /* from getaddrinfo(3), or NULL */
+	struct addrinfo only;          /* for a UNIX or VSOCK target */
+	struct sockaddr_storage address;
+};
 
 static int fail_to_connect(const char *target, const char *tried, const char *from, int error,
     struct outcome *outcome)
@@ -30,124 +36,153 @@ static int fail_to_connect(const char *target, const char *tried, const char *fr
 	    from != NULL ? from : "", strerror(error));
 }
 
-/* Connect to one address before `deadline`. Returns the socket, or -1 with errno set. */
-static int try_address(const struct sockaddr *address, socklen_t size, const struct addrinfo *from,
-    int64_t deadline)
-{
-	bool begin = deadline == BEGIN_ONLY;
-	int type = SOCK_STREAM | SOCK_CLOEXEC | (begin ? SOCK_NONBLOCK : 0);
-	int fd = socket(address->sa_family, type, 0), on = 1, error;
-	int64_t left = deadline - time_now();
-	struct timeval timeout = { .tv_sec = left / SECOND, .tv_usec = left % SECOND / 1000 };
-
-	if (fd == -1)
-		return -1;
-	/* connect(2) heeds this, also where the queue of a UNIX socket is full. */
-	if (!begin)
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-	side_break_on_close(fd); /* if nobody comes to use it */
-	/* A port that an earlier connection came from may still be in TIME_WAIT. */
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if ((begin || left > 0) &&
-	    (from == NULL || bind(fd, from->ai_addr, from->ai_addrlen) == 0) &&
-	    (connect(fd, address, size) == 0 || (begin && errno == EINPROGRESS)))
-		return fd;
-	error = (!begin && left <= 0) || errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT
-										 : errno;
-	close(fd);
-	errno = error;
-	return -1;
-}
-
-static int connect_unix(const char *path, int64_t deadline)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	memcpy(address.sun_path, path, strlen(path));
-	return try_address((struct sockaddr *)&address, sizeof(address), NULL, deadline);
-}
-
-static int connect_vsock(const struct address_text *text, int64_t deadline)
-{
-	struct sockaddr_vm address = {
-		.svm_family = AF_VSOCK,
-		.svm_cid = (unsigned)strtoul(text->host, NULL, 10),
-		.svm_port = (unsigned)strtoul(text->port, NULL, 10),
-	};
-
-	return try_address((struct sockaddr *)&address, sizeof(address), NULL, deadline);
-}
-
-/* `tried` becomes the numeric address that was tried last. Returns as try_address. */
-static int connect_each(const struct addrinfo *found, const struct addrinfo *from, int64_t deadline,
-    char tried[static NI_MAXHOST])
-{
-	int64_t left = 0;
-	int fd = -1;
-
-	for (const struct addrinfo *one = found; one != NULL; one = one->ai_next)
-		left++;
-	for (; found != NULL && fd == -1; found = found->ai_next, left--) {
-		int64_t now = time_now();
-
-		getnameinfo(found->ai_addr, found->ai_addrlen, tried, NI_MAXHOST, NULL, 0,
-		    NI_NUMERICHOST);
-		fd = try_address(found->ai_addr, found->ai_addrlen, from,
-		    now + (deadline - now) / left);
-	}
-	return fd;
-}
-
 static const char *lookup_error(int error)
 {
 	return error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error);
 }
 
-static int connect_tcp(const struct address_text *text, const char *target, const char *bind_text,
-    int64_t deadline, struct outcome *outcome)
+static struct addrinfo *only_place(struct places *places, const struct address_text *text)
+{
+	struct sockaddr_un *path = (struct sockaddr_un *)&places->address;
+	struct sockaddr_vm *machine = (struct sockaddr_vm *)&places->address;
+
+	places->only.ai_addr = (struct sockaddr *)&places->address;
+	if (text->kind == ADDRESS_UNIX) {
+		path->sun_family = AF_UNIX;
+		memcpy(path->sun_path, text->path, strlen(text->path));
+		places->only.ai_addrlen = sizeof(*path);
+	} else {
+		machine->svm_family = AF_VSOCK;
+		machine->svm_cid = (unsigned)strtoul(text->host, NULL, 10);
+		machine->svm_port = (unsigned)strtoul(text->port, NULL, 10);
+		places->only.ai_addrlen = sizeof(*machine);
+	}
+	return &places->only;
+}
+
+/* Returns the first of the addresses of a target, or NULL with the outcome set. */
+static struct addrinfo *find_places(struct places *places, const struct address_text *text,
+    const char *bind_text, struct outcome *outcome)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
-	struct addrinfo *found = NULL, *from = NULL;
 	struct address_text local;
-	char tried[NI_MAXHOST] = "";
-	int error, fd = -1;
+	int error;
 
+	memset(places, 0, sizeof(*places));
+	if (text->kind != ADDRESS_TCP)
+		return only_place(places, text);
 	if (bind_text != NULL) {
 		address_split_local(&local, bind_text);
 		hints.ai_flags |= AI_NUMERICHOST;
-		error = getaddrinfo(local.host, local.port, &hints, &from);
-		if (error != 0)
-			return fail(outcome, EX_UNAVAILABLE, "cannot connect from %s: %s",
-			    bind_text, lookup_error(error));
-		hints.ai_family = from->ai_family; /* the target has to be of the same kind */
+		error = getaddrinfo(local.host, local.port, &hints, &places->from);
+		if (error != 0) {
+			fail(outcome, EX_UNAVAILABLE, "cannot connect from %s: %s", bind_text,
+			    lookup_error(error));
+			return NULL;
+		}
+		hints.ai_family = places->from
+				      ->ai_family; /* the target has to be of the same kind */
 	}
 	hints.ai_flags = AI_NUMERICSERV | (text->numeric ? AI_NUMERICHOST : 0);
-	error = getaddrinfo(text->host, text->port, &hints, &found);
+	error = getaddrinfo(text->host, text->port, &hints, &places->found);
 	if (error != 0)
 		fail(outcome, EX_UNAVAILABLE, "cannot look up %s: %s", text->host,
 		    lookup_error(error));
-	else
-		fd = connect_each(found, from, deadline, tried);
-	if (error == 0 && fd == -1)
-		fail_to_connect(target, text->numeric ? NULL : tried, bind_text, errno, outcome);
-	if (found != NULL)
-		freeaddrinfo(found);
-	if (from != NULL)
-		freeaddrinfo(from);
+	return places->found;
+}
+
+/* Begin to connect to one address. Returns the socket, or -1 with errno set. */
+static int begin(const struct addrinfo *to, const struct addrinfo *from)
+{
+	int fd = socket(to->ai_addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int on = 1, error;
+
+	if (fd == -1)
+		return -1;
+	side_break_on_close(fd); /* if nobody comes to use it */
+	/* A port that an earlier connection came from may still be in TIME_WAIT. */
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if ((from == NULL || bind(fd, from->ai_addr, from->ai_addrlen) == 0) &&
+	    (connect(fd, to->ai_addr, to->ai_addrlen) == 0 || errno == EINPROGRESS))
+		return fd;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* Wait until a socket is connected. Returns 0, or what errno would be: EINTR after a signal. */
+static int finish(int fd, int64_t deadline)
+{
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	int error = 0, count;
+	socklen_t size = sizeof(error);
+
+	while ((count = wait_poll(&ready, 1, deadline)) == -1)
+		if (signal_stop)
+			return EINTR;
+	if (count == 0)
+		return ETIMEDOUT;
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	return error;
+}
+
+/* Connect to one address before `deadline`. Returns the socket, or -1 with errno set. */
+static int try_place(const struct addrinfo *to, const struct addrinfo *from, int64_t deadline)
+{
+	int fd, error;
+
+	while ((fd = begin(to, from)) == -1 && errno == EAGAIN && time_now() < deadline)
+		wait_poll(NULL, 0, time_now() + RETRY);
+	error = fd == -1 ? errno : finish(fd, deadline);
+	if (fd != -1 && error != 0) {
+		close(fd);
+		fd = -1;
+	}
+	errno = error == EAGAIN ? ETIMEDOUT : error;
+	return fd;
+}
+
+/* As connect_to, but unless `wait`, the connection is only begun, to the first address. */
+static int connect_target(const char *target, const char *bind_text, bool wait, int64_t deadline,
+    struct outcome *outcome)
+{
+	struct address_text text;
+	struct places places;
+	const struct addrinfo *first, *one;
+	char tried[NI_MAXHOST] = "";
+	int64_t now, left = 0;
+	int fd = -1;
+
+	address_split(&text, target, false);
+	first = find_places(&places, &text, bind_text, outcome);
+	for (one = first; one != NULL; one = one->ai_next)
+		left++;
+	for (one = first; one != NULL && fd == -1; one = one->ai_next, left--) {
+		getnameinfo(one->ai_addr, one->ai_addrlen, tried, sizeof(tried), NULL, 0,
+		    NI_NUMERICHOST);
+		now = time_now();
+		fd = wait ? try_place(one, places.from, now + (deadline - now) / left)
+			  : begin(one, places.from);
+	}
+	if (first != NULL && fd == -1)
+		fail_to_connect(target, text.kind != ADDRESS_TCP || text.numeric ? NULL : tried,
+		    bind_text, errno, outcome);
+	if (places.found != NULL)
+		freeaddrinfo(places.found);
+	if (places.from != NULL)
+		freeaddrinfo(places.from);
 	return fd;
 }
 
 int connect_to(const char *target, const char *bind_text, int64_t deadline, struct outcome *outcome)
 {
-	struct address_text text;
-	int fd;
+	return connect_target(target, bind_text, true, deadline, outcome);
+}
 
-	address_split(&text, target, false);
-	if (text.kind == ADDRESS_TCP)
-		return connect_tcp(&text, target, bind_text, deadline, outcome);
-	fd = text.kind == ADDRESS_UNIX ? connect_unix(text.path, deadline)
-				       : connect_vsock(&text, deadline);
-	return fd != -1 ? fd : fail_to_connect(target, NULL, NULL, errno, outcome);
+int connect_begin(const char *target, const char *bind_text, struct outcome *outcome)
+{
+	return connect_target(target, bind_text, false, NEVER, outcome);
 }
 
 bool connect_can_begin(const char *target)
@@ -158,22 +193,12 @@ bool connect_can_begin(const char *target)
 	return text.kind == ADDRESS_TCP && text.numeric;
 }
 
-int connect_begin(const char *target, const char *bind_text, struct outcome *outcome)
-{
-	return connect_to(target, bind_text, BEGIN_ONLY, outcome);
-}
-
 int connect_end(int fd, const char *target, const char *bind_text, int64_t deadline,
     struct outcome *outcome)
 {
-	struct pollfd ready = { .fd = fd, .events = POLLOUT };
-	int error = ETIMEDOUT, count;
-	socklen_t size = sizeof(error);
+	int error = finish(fd, deadline);
 
-	while ((count = wait_poll(&ready, 1, deadline)) == -1)
-		if (signal_stop)
-			return fail_signal(outcome, signal_stop, " before the far side was ready");
-	if (count > 0)
-		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	if (error == EINTR)
+		return fail_signal(outcome, signal_stop, " before the far side was ready");
 	return error == 0 ? 0 : fail_to_connect(target, NULL, bind_text, error, outcome);
 }

@@ -57,6 +57,7 @@ int signals_take(void)
 
 void signals_release(void)
 {
+	pending = -1;
 	signal(SIGPIPE, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &mask_found, NULL);
 }

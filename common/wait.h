@@ -24,7 +24,10 @@ extern int signal_progress; /* SIGUSR1 */
  */
 int signals_take(void);
 
-/* For a child process about to exec: blocked and ignored signals are as if never taken over. */
+/*
+ * For a child process that may exec, and needs no signals: those blocked and ignored are as if never
+ * taken over. wait_poll can still be used.
+ */
 void signals_release(void);
 
 /* End the process by this signal. Returns only where that cannot be done, as in process 1. */
