@@ -269,7 +269,7 @@ static int attend(struct listener *l, struct child *child, struct accepted *acce
 		children_remove(&l->children, child);
 		return 0;
 	}
-	if (l->children.starting >= STARTING)
+	if (l->children.starting >= (child->muted ? 1 : STARTING))
 		return 0;
 	child->muted = has_strangers(l) && !records_reserve(&l->records, &child->source, l->now);
 	if (start(l, child, accepted) == 1)

@@ -231,7 +231,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 	holder one "$port"
 	local one=$!
 	answers one
-	never 1 not alive "$dec"
+	never 2 not alive "$dec"
 	kill -TERM "$one"
 	ends_well "$dec"
 }
