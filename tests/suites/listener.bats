@@ -175,7 +175,7 @@ time.sleep(1000)
 	eventually 5 test "/proc/$dec/exe" -ef spipe-dec
 	answers one
 	echoes "$port" new
-	has_children "$dec" 1
+	eventually 5 has_children "$dec" 1
 	alive "$one"
 	kill -TERM "$dec"
 	ends_well "$dec"
@@ -492,7 +492,7 @@ forks_again() {
 	eventually 5 test "/proc/$dec/exe" -ef spipe-dec
 	answers one
 	[ "$(grep -c 'trying again' dec.err)" -eq 1 ]
-	has_children "$dec" 1
+	eventually 5 has_children "$dec" 1
 }
 
 @test "a connection that still waits for its process at the listener's end is reset" {
