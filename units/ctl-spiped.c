@@ -1,5 +1,6 @@
 /* spipectl from-spiped: the line of spipetab, or the command line, that replaces a spiped. */
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -272,19 +273,9 @@ static void make_name(char to[static 65], const char *from)
 {
 	size_t length = 0;
 
-	for (; *from != '\0' && length < 64; from++) {
-		bool plain = strchr("_.-", *from) == NULL;
-
-		if ((unsigned char)*from > 126 ||
-		    (plain &&
-			strchr("abcdefghijklmnopqrstuvwxyz"
-			       "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-			       "0123456789",
-			    *from) == NULL) ||
-		    (!plain && length == 0))
-			continue;
-		to[length++] = *from;
-	}
+	for (; *from != '\0' && length < 64; from++)
+		if (isalnum((unsigned char)*from) || (strchr("_.-", *from) != NULL && length > 0))
+			to[length++] = *from;
 	while (length > 0 && strchr("_.-", to[length - 1]) != NULL)
 		length--;
 	to[length] = '\0';
@@ -386,11 +377,13 @@ static int print_line(const struct spiped *spiped, struct replacement *new, stru
 /* A word for the shell. */
 static void put_word(const char *word)
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789_./:,@%+=-";
+	size_t length = 0;
 
+	while (isalnum((unsigned char)word[length]) ||
+	    (word[length] != '\0' && strchr("_./:,@%+=-", word[length]) != NULL))
+		length++;
 	putchar(' ');
-	if (*word != '\0' && word[strspn(word, plain)] == '\0') {
+	if (length > 0 && word[length] == '\0') {
 		fputs(word, stdout);
 		return;
 	}
