@@ -210,7 +210,8 @@ none_of() {
 	inside systemctl daemon-reload
 	inside systemctl restart spipe-other.socket
 	applied 'restarting mail' 'restarting front'
-	table 's/^mail.*/& idle=60/'
+	# with accept=yes, the next connection has a new service anyway
+	table -e 's/^mail.*/& idle=60/' -e '/^each/s/accept=yes/&,timeout=9/'
 	inside systemctl daemon-reload
 	inside systemctl start renew-spipe@mail
 	applied
