@@ -126,9 +126,10 @@ def clean_up():
 
 
 def inside(*argv):
-    """Runs a command in the container of the units."""
-    subprocess.run(["nsenter", "-t", os.environ["INIT"], "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", "--", *argv],
-                   stdin=subprocess.DEVNULL, check=False)
+    """Runs a command in the container of the units, and returns what it says."""
+    return subprocess.run(
+        ["nsenter", "-t", os.environ["INIT"], "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", "--", *argv],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def cpu_used(group=""):
@@ -440,6 +441,9 @@ def measure_units(contenders):
     rounds("units", contenders, once)
     rounds("strangers", [c for c in contenders if c.wire], strangers)
     rounds("first connections", [c for c in contenders if c.key == "dec line"], first)
+    for key, unit in (("dec line", LINE), ("enc line", LINE.replace("dec", "enc"))):
+        found = re.search(r"exposure level for .*: ([0-9.]+)", inside("systemd-analyze", "security", "--no-pager", unit))
+        results.add("units, exposure", "", key, found and float(found[1]))
 
 
 def measure_floods(contenders):
@@ -697,6 +701,8 @@ def targets():
         say("CPU of a stranger (%s): of a connection" % kind,
             results.ratio(measure, "dec line", "dec line", "units, CPU"), "<=", 0.5)
     say("first connection after an idle exit, ms", results.get("units, first connection", "dec line"), "<=", 150)
+    for key in ("dec line", "enc line"):
+        say("%s, exposure by systemd-analyze security" % key, results.get("units, exposure", key), "<=", 1.2)
     for measure in list(results.units):
         if not measure.startswith("flood") or not measure.endswith("median") or "quiet" in measure:
             continue
