@@ -30,7 +30,7 @@ static bool is_watched(const struct child *child, bool waiting)
 {
 	if (child->state == CHILD_NONE || child->state == CHILD_SETTLED || child->fd == -1)
 		return false;
-	return child->pid != 0 || waiting;
+	return child->pid != 0 || (waiting && (child->heard & ~POLLIN) == 0);
 }
 
 /* Add `change`, 1 or -1, to the numbers of children of this one's kinds. */
@@ -71,6 +71,7 @@ void children_start(struct children *children, struct child *child, enum child_s
 	count(children, child, -1);
 	close(child->fd);
 	child->fd = channel;
+	child->heard = 0;
 	child->pid = pid;
 	child->state = state;
 	child->starting = !is_proved(child);
@@ -146,7 +147,8 @@ nfds_t children_watch(const struct children *children, bool waiting, struct poll
 	for (size_t i = 0; i < children->room; i++)
 		if (is_watched(&children->child[i], waiting))
 			slots[number++] = (struct pollfd){ .fd = children->child[i].fd,
-				.events = POLLIN | POLLRDHUP };
+				.events = POLLRDHUP |
+				    (children->child[i].heard == 0 ? POLLIN : 0) };
 	return number;
 }
 
@@ -160,7 +162,7 @@ void children_hear(struct children *children, bool waiting, const struct pollfd 
 		if (child->pid != 0)
 			hear(children, child);
 		else
-			child->heard = slots[-1].revents;
+			child->heard |= slots[-1].revents;
 	}
 }
 

@@ -72,8 +72,9 @@ void children_remove(struct children *, struct child *);
 bool children_reap(struct children *, struct child *ended);
 
 /*
- * Fill in a slot, at `slots`, for each connection without a process if `waiting`, and for each
- * process that is a stranger's or may ask for the target. Returns how many there are.
+ * Fill in a slot, at `slots`, for each process that is a stranger's or may ask for the target, and
+ * if `waiting` for each connection without a process, until that has hung up. What has been heard
+ * is not asked for again. Returns how many there are.
  */
 nfds_t children_watch(const struct children *, bool waiting, struct pollfd *slots);
 

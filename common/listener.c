@@ -22,7 +22,7 @@
 #define PATIENCE (SECOND * 2)
 #define STARTING 4 /* processes of strangers at the same time, so that they leave time for others */
 #define STATUS_EVERY (SECOND * 10)
-#define STATE "SPIPE_LISTENER" /* in the environment when reloading: a descriptor */
+#define STATE "SPIPE_LISTENER" /* in the environment when reloading: PID:descriptor */
 
 struct listener {
 	const struct listener_limits *limits;

@@ -328,7 +328,10 @@ def strangers_start_a_few_at_a_time():
             socks[-1].send(bytes(32))
         eventually("they are accepted", lambda: is_open(listener.socket))
         eventually("they have processes", lambda: len(children(pid)) == processes)
-        time.sleep(0.2)  # nothing is to happen
+        eventually("it sleeps", lambda: status(pid, "State")[0] == "S")
+        for _ in range(20):  # nothing is to happen
+            time.sleep(0.01)
+            expect("the listener's state", status(pid, "State")[0], "S")
         expect("processes", len(children(pid)), processes)
 
     come("127.0.0.8", 8, 1)
