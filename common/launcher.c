@@ -13,7 +13,6 @@
 
 #include "connect.h"
 #include "sandbox.h"
-#include "secret.h"
 #include "side.h"
 #include "wait.h"
 
@@ -59,7 +58,6 @@ static void become(const struct errand *errand, struct outcome *outcome)
 	unsetenv("NOTIFY_SOCKET");
 	sandbox_confine_command(getenv("CREDENTIALS_DIRECTORY"));
 	unsetenv("CREDENTIALS_DIRECTORY");
-	secret_unharden();
 	execvp(errand->to.command[0], errand->to.command);
 	fail(outcome, EX_UNAVAILABLE, "cannot run the command %s: %s", errand->to.command[0],
 	    strerror(errno));

@@ -14,7 +14,6 @@
 #include "children.h"
 #include "connect.h"
 #include "records.h"
-#include "secret.h"
 #include "side.h"
 #include "wait.h"
 
@@ -335,16 +334,12 @@ static int hand_over(const struct listener *l, int state)
 /* Execute the program again. Returns only if that fails. */
 static void reload(struct listener *l, char *const *argv)
 {
-	int state = memfd_create("state", 0), error;
+	int state = memfd_create("state", 0);
 
 	l->reloading = false;
 	if (hand_over(l, state) == 0) {
-		secret_unharden();
 		records_sum_up(&l->records, NEVER, l->report);
 		execvp(argv[0], argv);
-		error = errno;
-		secret_harden();
-		errno = error;
 	}
 	report_warn(l->report, "cannot reload: %s: %s", argv[0], strerror(errno));
 	set_inherited(l, false);

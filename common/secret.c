@@ -3,7 +3,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 
 void *secret_alloc(size_t size)
 {
@@ -30,19 +29,7 @@ void wipe(void *p, size_t size)
 	explicit_bzero(p, size);
 }
 
-static struct rlimit core_limit;
-
 void secret_harden(void)
 {
-	struct rlimit none;
-
-	getrlimit(RLIMIT_CORE, &core_limit);
-	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = core_limit.rlim_max };
-	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0);
-}
-
-void secret_unharden(void)
-{
-	setrlimit(RLIMIT_CORE, &core_limit);
 }

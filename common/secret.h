@@ -15,10 +15,10 @@ void secret_free(void *, size_t size);
 /* Overwrite `size` bytes with zeros in a way that the compiler keeps. */
 void wipe(void *, size_t size);
 
-/* Forbid core dumps of this process, and tracing by other processes of the same user. */
+/*
+ * Forbid core dumps of this process, and tracing by other processes of the same user. This ends when
+ * the process executes another program.
+ */
 void secret_harden(void);
-
-/* Restore the limit on core dumps, in a child without secrets that becomes another program. */
-void secret_unharden(void);
 
 #endif

@@ -185,8 +185,6 @@ CALL(int, EAI_AGAIN, getnameinfo, (const struct sockaddr *a, socklen_t size, cha
 CALL(FILE *, NULL, open_memstream, (char **text, size_t *size), (text, size))
 CALL(FILE *, NULL, fdopen, (int fd, const char *mode), (fd, mode))
 CALL(int, -1, signalfd, (int fd, const sigset_t *set, int flags), (fd, set, flags))
-CALL(int, -1, getrlimit, (__rlimit_resource_t what, struct rlimit *limit), (what, limit))
-CALL(int, -1, setrlimit, (__rlimit_resource_t what, const struct rlimit *limit), (what, limit))
 CALL(int, -1, sigaction, (int n, const struct sigaction *a, struct sigaction *old), (n, a, old))
 CALL(int, -1, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))
 CALL(int, -1, madvise, (void *p, size_t size, int advice), (p, size, advice))
@@ -375,5 +373,3 @@ ALSO_64(mmap);
 ALSO_64(lseek);
 ALSO_64(scandir);
 ALSO_64(readdir);
-ALSO_64(getrlimit);
-ALSO_64(setrlimit);
