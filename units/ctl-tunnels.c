@@ -388,8 +388,8 @@ int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **curs
     struct outcome *outcome)
 {
 	const char *words[REPORT_RESULTS + 12] = { "journalctl", "--quiet", "--no-pager",
-		"--output=export", "--output-fields=" RECORD_FIELDS,
-		"MESSAGE_ID=" REPORT_LEFT_OUT };
+		"--output=export", ("--output-fields=" RECORD_FIELDS),
+		("MESSAGE_ID=" REPORT_LEFT_OUT) };
 	char match[REPORT_RESULTS][64], last[512] = "";
 	struct fields record = { .names = record_names };
 	size_t count = 6;
