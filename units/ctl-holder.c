@@ -53,19 +53,18 @@ static bool bind_fails(int family, const struct sockaddr *address, socklen_t siz
 }
 
 /* Look up a TCP address. Returns NULL, or what freeaddrinfo has to free. */
-static struct addrinfo *tcp_address(const struct address_text *address)
+static struct addrinfo *tcp_address(const char *host, const char *port)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
 		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
-	const char *host = *address->host != '\0' ? address->host : "::";
 	struct addrinfo *found;
 
-	return getaddrinfo(host, address->port, &hints, &found) == 0 ? found : NULL;
+	return getaddrinfo(host, port, &hints, &found) == 0 ? found : NULL;
 }
 
-static bool tcp_is_held(const struct address_text *address)
+static bool tcp_is_held(const char *host, const char *port)
 {
-	struct addrinfo *found = tcp_address(address);
+	struct addrinfo *found = tcp_address(host, port);
 	bool taken;
 
 	if (found == NULL)
@@ -113,10 +112,10 @@ static void find_tcp(struct inodes *inodes, const char *table, const char *host,
 }
 
 /* Sockets that listen at exactly this TCP address. */
-static void find_tcp_address(struct inodes *inodes, const struct address_text *address)
+static void find_tcp_address(struct inodes *inodes, const char *host_text, const char *port_text)
 {
-	struct addrinfo *found = tcp_address(address);
-	unsigned long port = strtoul(address->port, NULL, 10);
+	struct addrinfo *found = tcp_address(host_text, port_text);
+	unsigned long port = strtoul(port_text, NULL, 10);
 	struct sockaddr_in v4;
 	struct sockaddr_in6 v6;
 	char host[33];
@@ -134,9 +133,6 @@ static void find_tcp_address(struct inodes *inodes, const struct address_text *a
 			    v6.sin6_addr.s6_addr32[i]);
 		find_tcp(inodes, "/proc/net/tcp6", host, port);
 	}
-	/* what systemd makes of a port alone where there is no IPv6 */
-	if (*address->host == '\0')
-		find_tcp(inodes, "/proc/net/tcp", "00000000", port);
 	freeaddrinfo(found);
 }
 
@@ -270,16 +266,27 @@ static void process_name(int pid, char holder[static HOLDER_SIZE])
 	snprintf(holder, HOLDER_SIZE, "%s, pid %d", name, pid);
 }
 
-bool address_is_taken(const struct address_text *address)
+/* Sockets that listen at exactly this address: TCP or UNIX, as the kernel lists no others. */
+static void find_listeners(struct inodes *inodes, const struct address_text *address)
+{
+	if (address->kind == ADDRESS_UNIX)
+		find_unix(inodes, address->path);
+	else if (*address->host != '\0')
+		find_tcp_address(inodes, address->host, address->port);
+	else {
+		find_tcp_address(inodes, "::", address->port);
+		/* what systemd makes of a port alone where there is no IPv6 */
+		find_tcp_address(inodes, "0.0.0.0", address->port);
+	}
+}
+
+bool address_listens(const struct address_text *address)
 {
 	struct inodes inodes = { .count = 0 };
 
-	if (address->kind == ADDRESS_TCP)
-		return tcp_is_held(address);
 	if (address->kind == ADDRESS_VSOCK)
 		return vsock_is_held(address);
-	/* systemd replaces a socket that nobody listens on */
-	find_unix(&inodes, address->path);
+	find_listeners(&inodes, address);
 	return inodes.count > 0;
 }
 
@@ -287,12 +294,21 @@ bool systemd_listens(const struct address_text *address)
 {
 	struct inodes inodes = { .count = 0 };
 
-	switch (address->kind) {
-	case ADDRESS_UNIX: find_unix(&inodes, address->path); break;
-	case ADDRESS_TCP: find_tcp_address(&inodes, address); break;
-	case ADDRESS_VSOCK: return vsock_is_held(address); /* the kernel does not say by whom */
-	}
-	return inodes.count > 0 && has_socket("1", &inodes);
+	if (address->kind == ADDRESS_VSOCK)
+		return vsock_is_held(address); /* the kernel does not say by whom */
+	find_listeners(&inodes, address);
+	return has_socket("1", &inodes);
+}
+
+/* Whether systemd could not bind a socket to this address. */
+static bool is_taken(const struct address_text *address)
+{
+	if (address->kind == ADDRESS_TCP && *address->host != '\0')
+		return tcp_is_held(address->host, address->port);
+	if (address->kind == ADDRESS_TCP) /* the second where there is no IPv6 */
+		return tcp_is_held("::", address->port) || tcp_is_held("0.0.0.0", address->port);
+	/* systemd replaces a UNIX socket that nobody listens on */
+	return address_listens(address);
 }
 
 char *list_sockets(void)
@@ -313,7 +329,7 @@ bool address_is_held(const struct address_text *address, const char *sockets,
 	int pid;
 
 	snprintf(holder, HOLDER_SIZE, "another process");
-	if (!address_is_taken(address))
+	if (!is_taken(address))
 		return false;
 	if (address->kind == ADDRESS_UNIX)
 		find_unix(&inodes, address->path);

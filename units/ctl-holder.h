@@ -8,8 +8,8 @@
 
 #define HOLDER_SIZE 128
 
-/* Whether anything listens at this address, or keeps it. Needs root for ports below 1024. */
-bool address_is_taken(const struct address_text *);
+/* Whether anything listens at exactly this address. Needs root for VSOCK ports below 1024. */
+bool address_listens(const struct address_text *);
 
 /* What `systemctl list-sockets` says, to be freed with free(3). */
 char *list_sockets(void);

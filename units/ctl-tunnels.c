@@ -134,7 +134,7 @@ static void read_tunnel(struct tunnels *tunnels, const struct tunnel *tunnel)
 		address_text_format(&tunnel->target, text, sizeof(text));
 		replace(&state->target, text);
 	}
-	state->deaf = geteuid() == 0 && !address_is_taken(&tunnel->listen);
+	state->deaf = geteuid() == 0 && !address_listens(&tunnel->listen);
 	read_keys(state, tunnel);
 }
 

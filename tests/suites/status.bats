@@ -132,6 +132,14 @@ is() {
 	inside systemctl daemon-reload
 	is 't["state"]' 'not bound' asleep
 	run -69 inside spipectl status asleep
+	# A port alone listens, and is held, where there is no IPv6, too.
+	without_ipv6() { inside systemd-run -q --wait --pipe -p 'RestrictAddressFamilies=~AF_INET6' -- "$@"; }
+	run -0 without_ipv6 spipectl status shown
+	near_background nc -kl 127.0.0.1 8116 >nc.out
+	eventually 5 listens 8116
+	echo 'taken dec 8116 127.0.0.1:9000 clients/' >"$ROOT/shared/taken"
+	run -65 without_ipv6 spipectl check /srv/taken
+	[[ $output == *'/srv/taken:1: 8116 is held by another process'* ]]
 	inside systemctl stop spipe-asleep.socket
 	is 't["state"]' inactive asleep
 	run -66 inside spipectl status absent
@@ -262,6 +270,7 @@ metric() {
 	inside systemctl start metrics-spipe.timer
 	inside systemctl start metrics-spipe.service
 	inside cat /var/lib/prometheus/node-exporter/spipe.prom >spipe.prom
+	[ "$(metric spipe_listening 'tunnel="scraped"' spipe.prom)" -eq 1 ]
 	near_background prometheus-node-exporter --collector.disable-defaults --collector.textfile \
 		--collector.textfile.directory="$PWD" --web.listen-address=127.0.0.1:9100 2>exporter.err
 	eventually 10 listens 9100
