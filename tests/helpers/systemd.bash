@@ -139,7 +139,7 @@ systemd_down() {
 		[ -z "$pid" ] || gone_within 5 "$pid" || true
 	done
 	[ -z "${GROUP:-}" ] || find "$GROUP" -depth -type d -exec rmdir {} + || true
-	rm -rf "$ROOT"
+	rm -rf --one-file-system "$ROOT" # debootstrap may have left its mounts
 }
 
 # inside COMMAND...: run it in the container.
