@@ -26,12 +26,14 @@ static void *add_one(void *array, size_t *count, size_t size)
 	return memset(more + size * (*count)++, 0, size);
 }
 
+/* What others have named, such as keys, must not reach a terminal as it is. */
 static char *copy(const char *text)
 {
 	char *result = strdup(text);
 
 	if (result == NULL)
 		abort();
+	ctl_make_printable(result);
 	return result;
 }
 
@@ -44,12 +46,15 @@ static void replace(char **text, const char *with)
 static struct key_use *get_key(struct tunnel_state *tunnel, const char *name)
 {
 	struct key_use *key;
+	char *printable = copy(name);
 
 	for (size_t i = 0; i < tunnel->key_count; i++)
-		if (strcmp(tunnel->keys[i].name, name) == 0)
+		if (strcmp(tunnel->keys[i].name, printable) == 0) {
+			free(printable);
 			return &tunnel->keys[i];
+		}
 	key = add_one(&tunnel->keys, &tunnel->key_count, sizeof(*key));
-	key->name = copy(name);
+	key->name = printable;
 	key->peer = copy("");
 	key->id = copy("");
 	return key;

@@ -20,9 +20,12 @@ int ctl_metrics(int argc, char **argv);
 int ctl_from_spiped(int argc, char **argv);
 
 /*
- * Write a text between double quotes, as JSON and Prometheus read it. What is not UTF-8, or is a
- * control character, becomes a question mark.
+ * Make a text from elsewhere safe to print: each byte that is not UTF-8 or belongs to a control
+ * character becomes a question mark.
  */
+void ctl_make_printable(char *text);
+
+/* Write a printable text between double quotes, as JSON and Prometheus read it. */
 void ctl_put_quoted(FILE *, const char *text);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */

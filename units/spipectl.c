@@ -51,12 +51,14 @@ int ctl_end(const struct outcome *outcome)
 	return outcome->status;
 }
 
-/* The size of the UTF-8 character at `text`; 0: it is none. (RFC 3629, section 4) */
-static size_t utf8_size(const unsigned char *text)
+/* The size of the UTF-8 character at `text` (RFC 3629, section 4). 0: none, or a control character. */
+static size_t printable_size(const unsigned char *text)
 {
 	unsigned char first = text[0], second = text[1];
 	size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
 
+	if (first < ' ' || first == 127 || (first == 0xc2 && second < 0xa0))
+		return 0;
 	if (size > 1 && (first < 0xc2 || first > 0xf4))
 		return 0;
 	for (size_t i = 1; i < size; i++)
@@ -68,21 +70,26 @@ static size_t utf8_size(const unsigned char *text)
 	return size;
 }
 
-void ctl_put_quoted(FILE *to, const char *text)
+void ctl_make_printable(char *text)
 {
-	const unsigned char *next = (const unsigned char *)text;
 	size_t size;
 
-	putc('"', to);
-	for (; *next != '\0'; next += size > 0 ? size : 1) {
-		size = utf8_size(next);
-		if (size == 0 || *next < ' ' || *next == 127)
-			putc('?', to);
-		else {
-			if (*next == '"' || *next == '\\')
-				putc('\\', to);
-			fwrite(next, 1, size, to);
+	for (; *text != '\0'; text += size) {
+		size = printable_size((const unsigned char *)text);
+		if (size == 0) {
+			*text = '?';
+			size = 1;
 		}
+	}
+}
+
+void ctl_put_quoted(FILE *to, const char *text)
+{
+	putc('"', to);
+	for (; *text != '\0'; text++) {
+		if (*text == '"' || *text == '\\')
+			putc('\\', to);
+		putc(*text, to);
 	}
 	putc('"', to);
 }

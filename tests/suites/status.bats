@@ -295,6 +295,28 @@ metric() {
 	eventually 10 is '[(key["name"], key["bytes_in"]) for key in t["keys"]]' "[('a\"b\\\\c?ä key x', 6)]" own
 }
 
+# forge NAME FIELD=VALUE...: a record in the journal, as if from a service of this tunnel.
+forge() {
+	inside mkdir -p "/sys/fs/cgroup/spipe.slice/spipe-$1@9.service"
+	inside python3 -c '
+import os, socket, subprocess, sys
+with open("/sys/fs/cgroup/spipe.slice/spipe-%s@9.service/cgroup.procs" % sys.argv[1], "w") as group:
+    group.write(str(os.getpid()))
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.sendto(os.fsencode("\n".join(sys.argv[2:])) + b"\n", "/run/systemd/journal/socket")
+subprocess.run(["journalctl", "--sync"], check=True)' "$@" # which takes us for the service only while we run
+}
+
+@test "status and metrics: forged records never reach a terminal as they are" {
+	local clean=0af363394fce43deaac4667232ef5a77
+	for _ in 1 2; do
+		forge forged "MESSAGE_ID=$clean" SPIPE_KEY=$'a\033[31m\302\233b\177' SPIPE_PEER=$'c\033]0;d\a'
+	done
+	run -69 inside spipectl status forged
+	[ -z "$(tr -d '[:print:]\n' <<<"$output")" ]
+	[[ $output == *'        2  '*'  a?[31m??b? '*' c?]0;d?'* ]]
+}
+
 @test "the journal's catalog explains records" {
 	inside journalctl --update-catalog
 	stranger 8111
