@@ -113,7 +113,7 @@ static void read_keys(struct tunnel_state *state, const struct tunnel *tunnel)
 			get_key(state, key->name);
 			continue;
 		}
-		ring = (struct keyring){ 0 };
+		ring = (struct keyring){ .any_mode = true }; /* as in the service */
 		outcome = (struct outcome){ 0 };
 		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
 		keyring_load(&ring, NULL, 0, path, false, NEVER, &outcome);

@@ -11,6 +11,7 @@ setup_file() {
 	cd "$ROOT" || return
 	mkdir etc-spipe/{clients,named}
 	new_keys out.key ruled.key clients/alice clients/bob clients/carol wrong
+	chmod 644 etc-spipe/clients/carol # the service takes it, so it counts
 	cp etc-spipe/clients/alice etc-spipe/out.key
 	echo 'from 192.0.2.0/24' >etc-spipe/ruled.key.conf
 	cat >spipetab <<-'END'
