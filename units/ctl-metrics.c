@@ -11,6 +11,7 @@
 
 #include "ctl-tunnels.h"
 #include "ctl.h"
+#include "parse.h"
 
 #define CURSOR "# cursor " /* of the journal: how far it was counted */
 
@@ -132,14 +133,17 @@ static void add_tunnel(const struct tunnel_state *tunnel)
 static void load_line(char *line)
 {
 	char *labels = strchr(line, '{'), *value = strrchr(line, ' ');
+	uint64_t number;
 
 	if (*line == '#' || labels == NULL || value == NULL || value < labels)
 		return;
 	*value++ = '\0';
+	if (!parse_number(value, 0, UINT64_MAX, &number))
+		return;
 	for (int i = ENDED; i < METRICS; i++) /* those before it are about now */
 		if (strlen(metrics[i].name) == (size_t)(labels - line) &&
 		    strncmp(metrics[i].name, line, (size_t)(labels - line)) == 0)
-			get_line(&metrics[i], labels)->value = strtoull(value, NULL, 10);
+			get_line(&metrics[i], labels)->value = number;
 }
 
 /* Go on from the file that was written before, if there is one. */

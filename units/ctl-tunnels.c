@@ -12,6 +12,7 @@
 #include "crypto.h"
 #include "ctl.h"
 #include "keys.h"
+#include "parse.h"
 #include "table.h"
 #include "wait.h"
 
@@ -213,9 +214,13 @@ static bool read_fields(struct fields *fields, FILE *from)
 	return any || length > 0;
 }
 
+/* A number, or 0 if it is none. */
 static uint64_t number(const char *text)
 {
-	return strtoull(text, NULL, 10);
+	uint64_t result = 0;
+
+	parse_number(text, 0, UINT64_MAX, &result);
+	return result;
 }
 
 static void read_sockets(struct tunnels *tunnels)
@@ -342,6 +347,7 @@ static void read_processes(struct tunnels *tunnels)
 	char uptime[64];
 
 	read_process("", "uptime", uptime, sizeof(uptime));
+	uptime[strcspn(uptime, ".")] = '\0';
 	while (dir != NULL && (entry = readdir(dir)) != NULL)
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
 			read_connection(tunnels, entry->d_name, number(uptime));

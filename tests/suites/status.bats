@@ -308,14 +308,14 @@ journal.sendto(os.fsencode("\n".join(sys.argv[2:])) + b"\n", "/run/systemd/journ
 subprocess.run(["journalctl", "--sync"], check=True)' "$@" # which takes us for the service only while we run
 }
 
-@test "status and metrics: forged records never reach a terminal as they are" {
+@test "status and metrics: forged records never reach a terminal as they are, and add nothing negative" {
 	local clean=0af363394fce43deaac4667232ef5a77
 	for _ in 1 2; do
-		forge forged "MESSAGE_ID=$clean" SPIPE_KEY=$'a\033[31m\302\233b\177' SPIPE_PEER=$'c\033]0;d\a'
+		forge forged "MESSAGE_ID=$clean" SPIPE_BYTES_IN=7 SPIPE_BYTES_OUT=-1 SPIPE_LEFT_OUT=-3 SPIPE_KEY=$'a\033[31m\302\233b\177' SPIPE_PEER=$'c\033]0;d\a'
 	done
 	run -69 inside spipectl status forged
 	[ -z "$(tr -d '[:print:]\n' <<<"$output")" ]
-	[[ $output == *'        2  '*'  a?[31m??b? '*' c?]0;d?'* ]]
+	[[ $output == *'        2      14       0  '*'  a?[31m??b? '*' c?]0;d?'* ]]
 }
 
 @test "the journal's catalog explains records" {
