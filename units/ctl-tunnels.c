@@ -225,13 +225,15 @@ static uint64_t number(const char *text)
 
 static void read_sockets(struct tunnels *tunnels)
 {
-	enum { ID, ACTIVE, SINCE, LISTEN };
-	static const char *const names[] = { "Id", "ActiveState", "StateChangeTimestamp", "Listen",
-		NULL };
+	enum { ID, ACTIVE, ACTIVE_SINCE, CHANGED, LISTEN };
+	static const char *const names[] = { "Id", "ActiveState", "ActiveEnterTimestamp",
+		"StateChangeTimestamp", "Listen", NULL };
 	static const char *const words[] = { "systemctl", "show", "--timestamp=unix",
-		"--property=Id,ActiveState,StateChangeTimestamp,Listen", "spipe-*.socket", NULL };
+		"--property=Id,ActiveState,ActiveEnterTimestamp,StateChangeTimestamp,Listen",
+		"spipe-*.socket", NULL };
 	struct fields unit = { .names = names };
 	struct tunnel_state *tunnel;
+	bool active;
 	pid_t pid;
 	FILE *from = run_start(words, false, &pid);
 
@@ -241,11 +243,13 @@ static void read_sockets(struct tunnels *tunnels)
 		tunnel = tunnel_of_unit(tunnels, unit.value[ID], '.');
 		if (tunnel == NULL)
 			continue;
-		if (strcmp(unit.value[ACTIVE], "active") != 0)
+		active = strcmp(unit.value[ACTIVE], "active") == 0;
+		if (!active)
 			tunnel->state = copy(unit.value[ACTIVE]);
 		else
 			tunnel->state = tunnel->deaf ? "not bound" : "listening";
-		tunnel->since = (int64_t)number(unit.value[SINCE] + 1); /* after a '@' */
+		/* While it is active, its state changes with connections. After a '@'. */
+		tunnel->since = (int64_t)number(unit.value[active ? ACTIVE_SINCE : CHANGED] + 1);
 		if (*tunnel->listen == '\0') { /* a line of "[::]:8025 (Stream)" */
 			unit.value[LISTEN][strcspn(unit.value[LISTEN], " ")] = '\0';
 			replace(&tunnel->listen, unit.value[LISTEN]);

@@ -83,7 +83,10 @@ is() {
 }
 
 @test "status: numbers are those of what the clients sent" {
+	local since
 	echo_server
+	eventually 5 is 't["since"] < __import__("time").time() - 2' True counted
+	since=$(field 't["since"]' counted)
 	send 8100 clients/alice 1000
 	send 8100 clients/alice 200000
 	send 8100 clients/bob 30
@@ -92,6 +95,7 @@ is() {
 		stranger 8100 127.0.0.8
 	done
 	eventually 10 is 't["served"]' 3 counted
+	is 't["since"]' "$since" counted
 	eventually 10 is 't["results"]["refused"]' 11 counted
 	# On a reload it says how many others have ended by then.
 	left_out() {
