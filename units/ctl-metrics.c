@@ -112,9 +112,12 @@ static struct line *line_of(int metric, const struct tunnel_state *tunnel, const
 
 static void add_tunnel(const struct tunnel_state *tunnel)
 {
-	line_of(LISTENING, tunnel, NULL, NULL)->value = strcmp(tunnel->state, "listening") == 0;
-	line_of(CONNECTIONS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, false);
-	line_of(STRANGERS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, true);
+	if (tunnel_is_here(tunnel)) {
+		line_of(LISTENING, tunnel, NULL, NULL)->value = strcmp(tunnel->state,
+								    "listening") == 0;
+		line_of(CONNECTIONS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, false);
+		line_of(STRANGERS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, true);
+	}
 	line_of(LEFT_OUT, tunnel, NULL, NULL)->value += tunnel->left_out;
 	for (size_t r = 0; r < REPORT_RESULTS; r++)
 		line_of(ENDED, tunnel, "result", report_results[r].word)

@@ -11,12 +11,6 @@
 
 #define WIDTH 80 /* of a terminal */
 
-/* Is it here, or only remembered by the journal? */
-static bool is_here(const struct tunnel_state *tunnel)
-{
-	return *tunnel->listen != '\0' || tunnel->live_count > 0;
-}
-
 static bool is_listening(const struct tunnel_state *tunnel)
 {
 	return strcmp(tunnel->state, "listening") == 0;
@@ -178,7 +172,7 @@ static void print_text(const struct tunnels *tunnels, const struct tunnel_state 
 	printf("%-15s %-4s %-10s %-16s %4s %9s %7s %7s\n", "TUNNEL", "ROLE", "STATE", "SINCE",
 	    "NOW", "STRANGERS", "SERVED", "REFUSED");
 	for (size_t i = 0; i < tunnels->count; i++)
-		if (is_here(&tunnels->tunnel[i]))
+		if (tunnel_is_here(&tunnels->tunnel[i]))
 			print_line(&tunnels->tunnel[i]);
 }
 
@@ -271,7 +265,7 @@ static void print_json(const struct tunnels *tunnels, const struct tunnel_state 
 	for (size_t i = 0; i < tunnels->count; i++) {
 		const struct tunnel_state *tunnel = &tunnels->tunnel[i];
 
-		if (only != NULL ? tunnel != only : !is_here(tunnel))
+		if (only != NULL ? tunnel != only : !tunnel_is_here(tunnel))
 			continue;
 		fputs(before, stdout);
 		put_tunnel(tunnel);

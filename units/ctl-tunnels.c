@@ -440,6 +440,11 @@ int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **curs
 
 /* --- sums -------------------------------------------------------------------------------- */
 
+bool tunnel_is_here(const struct tunnel_state *tunnel)
+{
+	return *tunnel->listen != '\0' || tunnel->live_count > 0;
+}
+
 uint64_t key_use_ended(const struct key_use *key)
 {
 	uint64_t sum = 0;

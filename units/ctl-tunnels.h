@@ -62,6 +62,9 @@ int tunnels_read_journal(struct tunnels *, const char *since, char **cursor, str
 /* The tunnel of this name, or NULL. */
 struct tunnel_state *tunnels_find(const struct tunnels *, const char *name);
 
+/* Whether it is in the table, has a socket unit or a connection: not only records in the journal. */
+bool tunnel_is_here(const struct tunnel_state *);
+
 /* How many connections of a key have ended. */
 uint64_t key_use_ended(const struct key_use *);
 

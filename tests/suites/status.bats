@@ -320,6 +320,10 @@ subprocess.run(["journalctl", "--sync"], check=True)' "$@" # which takes us for 
 	run -69 inside spipectl status forged
 	[ -z "$(tr -d '[:print:]\n' <<<"$output")" ]
 	[[ $output == *'        2      14       0  '*'  a?[31m??b? '*' c?]0;d?'* ]]
+	# a tunnel that only has records has counters
+	inside spipectl metrics >metrics
+	[ "$(metric spipe_connections_ended_total 'tunnel="forged",result="clean"' metrics)" -eq 2 ]
+	run ! grep -E '^spipe_(listening|connections|strangers){tunnel="forged"}' metrics
 }
 
 @test "the journal's catalog explains records" {
