@@ -145,7 +145,7 @@ static void print_keys(const struct tunnel_state *tunnel)
 
 		used = printf("  %7" PRIu64 " %7s %7s  %-16s  %-15s ", key_use_ended(key),
 		    format_bytes(key->bytes_in, in), format_bytes(key->bytes_out, out),
-		    key->last != 0 ? format_time(key->last, last) : "never", key->name);
+		    format_time(key->last, last), key->name);
 		print_last(used, key->peer);
 	}
 }

@@ -18,7 +18,7 @@ struct key_use {
 	char *id;   /* its fingerprint; "": unknown */
 	char *peer; /* of the last connection */
 	uint64_t ended[REPORT_RESULTS], bytes_in, bytes_out;
-	int64_t last; /* when the last one ended, in seconds since 1970; 0: there was none */
+	int64_t last; /* when the last one ended, in seconds since 1970; 0: no record */
 };
 
 /* A connection that there is now. */

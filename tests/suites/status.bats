@@ -217,7 +217,7 @@ talk() {
 	run ! grep -E '.{81}' details
 	grep -qE '^shown +dec +listening +20..-..-.. ..:.. +0 +0 +2 +1$' details
 	grep -qxE '^        1  201\.0k  201\.0k  20..-..-.. ..:..  alice           127\.0\.0\.1:[0-9]+' details
-	grep -qE '^        0       0       0  never             carol' details
+	grep -qE '^        0       0       0  -                 carol' details
 	grep -qx "        \[$long\]:[0-9]*" details
 }
 
