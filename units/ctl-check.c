@@ -1,6 +1,5 @@
 /* spipectl check: what is wrong with a table, before it counts. */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -135,24 +134,9 @@ static bool load_keys(struct check *check, const char *const *files, size_t coun
 	return loaded;
 }
 
-/* Systemd cannot pass on every file of a directory. */
-static void check_names(struct check *check, const char *path)
-{
-	DIR *dir = opendir(path);
-	const struct dirent *entry;
-
-	while (dir != NULL && (entry = readdir(dir)) != NULL)
-		if (strchr(entry->d_name, ':') != NULL)
-			problem(check, true,
-			    "%s/%s: a name with a colon keeps the service from starting", path,
-			    entry->d_name);
-	if (dir != NULL)
-		closedir(dir);
-}
-
 static void check_keys(struct check *check, const struct tunnel *tunnel)
 {
-	char paths[TABLE_KEYS][PATH_MAX + 16];
+	char paths[TABLE_KEYS][PATH_MAX + 16], name[NAME_MAX + 1];
 	const char *files[TABLE_KEYS];
 	bool with_rules = tunnel->role == ROLE_DEC, good = true;
 
@@ -167,7 +151,10 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 			good = false; /* only systemd can decrypt it */
 		} else if (key->directory) {
 			load_keys(check, NULL, 0, path, with_rules, true);
-			check_names(check, path);
+			if (units_find_unfit(path, name))
+				problem(check, true,
+				    "%s/%s: not plain ASCII without a colon, so the service cannot start",
+				    path, name);
 		} else
 			good &= load_keys(check, &path, 1, NULL, with_rules, true);
 	}

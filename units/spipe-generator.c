@@ -3,7 +3,6 @@
  * in the file that $SPIPETAB names. See spipe-generator(8) and systemd.generator(7).
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -45,28 +44,11 @@ say(enum level level, unsigned line, const char *format, ...)
 	}
 }
 
-/* A file name with a colon cannot be a credential, and then the service does not start at all. */
-static void warn_of_colons(const struct tunnel *tunnel, const char *path)
-{
-	DIR *directory = opendir(path);
-	const struct dirent *entry;
-
-	if (directory == NULL)
-		return;
-	while ((entry = readdir(directory)) != NULL)
-		if (strchr(entry->d_name, ':') != NULL)
-			say(LEVEL_WARNING, tunnel->line,
-			    "warning: a colon in the name of %s/%s: systemd cannot pass the keys on "
-			    "until it is renamed",
-			    path, entry->d_name);
-	closedir(directory);
-}
-
 /* A key may come later, but a misspelt name should not go unnoticed until the first connection. */
 static void warn_of_keys(const struct tunnel *tunnel)
 {
 	const struct tunnel_key *key;
-	char path[PATH_MAX + 16];
+	char path[PATH_MAX + 16], name[NAME_MAX + 1];
 
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
 		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
@@ -74,8 +56,11 @@ static void warn_of_keys(const struct tunnel *tunnel)
 			say(LEVEL_WARNING, tunnel->line,
 			    "warning: no %s %s: connections will fail without it",
 			    key->directory ? "key directory" : "key file", path);
-		else if (key->directory)
-			warn_of_colons(tunnel, path);
+		else if (key->directory && units_find_unfit(path, name))
+			say(LEVEL_WARNING, tunnel->line,
+			    "warning: the name of %s/%s is not plain ASCII without a colon: the "
+			    "service cannot start until it is renamed",
+			    path, name);
 	}
 }
 

@@ -1,5 +1,6 @@
 #include "units.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -520,6 +521,26 @@ static void put_watched(FILE *unit, const struct source *source)
 	    "# Written by spipe-generator.\n\n[Unit]\nDescription=Watch %s for encrypted pipes\n"
 	    "\n[Path]\nUnit=renew-spipe.service\nPathChanged=%s\n",
 	    source->path, source->path);
+}
+
+bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1])
+{
+	DIR *dir = opendir(directory);
+	const struct dirent *entry;
+	bool unfit = false;
+
+	while (dir != NULL && !unfit && (entry = readdir(dir)) != NULL) {
+		snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
+		for (char *byte = name; *byte != '\0'; byte++) {
+			bool printable = *byte >= ' ' && *byte < 0x7f;
+
+			unfit |= !printable || *byte == ':';
+			*byte = printable ? *byte : '?';
+		}
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return unfit;
 }
 
 /* --- files ------------------------------------------------------------------------------- */

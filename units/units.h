@@ -1,6 +1,9 @@
 #ifndef SPIPE_UNITS_H
 #define SPIPE_UNITS_H
 
+#include <limits.h>
+#include <stdbool.h>
+
 #include "outcome.h"
 #include "table.h"
 
@@ -14,6 +17,13 @@
  * starts the others, has not been written.
  */
 int units_write(int dir, const struct tunnel *, const char *source, struct outcome *);
+
+/*
+ * Find a file in a directory of keys that systemd cannot pass on as a credential, because its name is not
+ * printable ASCII without colons: then the service does not start at all. Returns whether there is one,
+ * with its name, unprintable bytes as question marks, in `name`.
+ */
+bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1]);
 
 /*
  * Write units for a line that is wrong, so that systemd shows it: a socket that fails when it is

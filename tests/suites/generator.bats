@@ -427,12 +427,12 @@ watched() {
 }
 
 @test "a key that is not there yet: a warning with its path, and the units all the same" {
-	mkdir keys colon
+	mkdir keys colon control
 	cp key keys/there
-	touch colon/a:b
+	touch colon/a:b control/$'a\n'b
 	generate '# the second line' "a dec 1 2 $PWD/keys/there key=$PWD/keys/gone" "b dec 2 2 $PWD/nowhere/" \
 		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
-		"wrong dec 6 nowhere $PWD/keys/gone" "f dec 7 2 $PWD/colon/"
+		"wrong dec 6 nowhere $PWD/keys/gone" "f dec 7 2 $PWD/colon/" "g dec 8 2 $PWD/control/"
 	[ "$status" -eq 1 ]
 	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not host:port, [address]:port, /path or vsock:CID:port" ]
 	diff warnings - <<-END
@@ -440,9 +440,10 @@ watched() {
 		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
 		spipe-generator: $PWD/tab:4: warning: no key file /etc/spipe/spipe-test-no-such.key: connections will fail without it
 		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
-		spipe-generator: $PWD/tab:8: warning: a colon in the name of $PWD/colon/a:b: systemd cannot pass the keys on until it is renamed
+		spipe-generator: $PWD/tab:8: warning: the name of $PWD/colon/a:b is not plain ASCII without a colon: the service cannot start until it is renamed
+		spipe-generator: $PWD/tab:9: warning: the name of $PWD/control/a?b is not plain ASCII without a colon: the service cannot start until it is renamed
 	END
-	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 7 ]
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 8 ]
 	lacks out/spipe-f.socket ^ExecStartPre=
 	generate "a dec 1 2 $PWD/keys/gone"
 	[ "$status" -eq 0 ]
