@@ -172,6 +172,8 @@ static int check_listen(struct tunnel *tunnel, char *text, struct outcome *outco
 		return -1;
 	if (address->kind == ADDRESS_TCP && *address->host != '\0' && !address->numeric)
 		return wrong(outcome, "LISTEN needs a numeric address, not a name");
+	if (address->kind == ADDRESS_TCP && strchr(address->host, '%') != NULL)
+		return wrong(outcome, "LISTEN cannot have a zone, such as %%eth0, in its address");
 	/* The encrypted side is open to all, the plaintext side to this machine only. */
 	if (address->kind == ADDRESS_TCP && *address->host == '\0' && tunnel->role == ROLE_ENC) {
 		address->host = "127.0.0.1";

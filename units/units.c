@@ -127,9 +127,8 @@ static void put_listen(FILE *unit, const struct address_text *address)
 	case ADDRESS_VSOCK: fprintf(unit, "vsock:%s:%s", address->host, address->port); break;
 	case ADDRESS_TCP:
 		fputs(v6 ? "[" : "", unit);
-		put_value(unit, address->host);
-		fprintf(unit, "%s%s%s", v6 ? "]" : "", *address->host != '\0' ? ":" : "",
-		    address->port);
+		fprintf(unit, "%s%s%s%s", address->host, v6 ? "]" : "",
+		    *address->host != '\0' ? ":" : "", address->port);
 	}
 	fputc('\n', unit);
 }

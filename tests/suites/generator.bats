@@ -181,14 +181,14 @@ watched() {
 
 @test "every form of an address" {
 	generate 'a dec 192.0.2.1:1 [2001:db8::1]:2 k' 'b dec [192.0.2.1]:2 [127.0.0.1]:2 k' \
-		'c dec [fe80::1%eth0]:1 [fe80::2%eth0.5]:2 k' 'd dec vsock:3:1 vsock:2:1234 k' \
+		'c dec [fe80::1]:1 [fe80::2%eth0.5]:2 k' 'd dec vsock:3:1 vsock:2:1234 k' \
 		'e dec vsock::2 2 k' 'f enc 1 www.example.net:2 k'
 	[ "$status" -eq 0 ]
 	has out/spipe-a.socket ListenStream=192.0.2.1:1
 	has out/spipe-a@.service IPAddressAllow=2001:db8::1
 	[[ $(program a) = *' -t "[2001:db8::1]:2"' ]]
 	has out/spipe-b.socket ListenStream=192.0.2.1:2
-	has out/spipe-c.socket 'ListenStream=[fe80::1%%eth0]:1'
+	has out/spipe-c.socket 'ListenStream=[fe80::1]:1'
 	has out/spipe-c@.service IPAddressAllow=fe80::2
 	[[ $(program c) = *' -t "[fe80::2%%eth0.5]:2"' ]]
 	has out/spipe-d.socket ListenStream=vsock:3:1
@@ -303,6 +303,7 @@ watched() {
 		wrong '' "x dec 1 $bad k"
 	done
 	wrong 'LISTEN needs a numeric address' 'x dec localhost:1 2 k'
+	wrong 'LISTEN cannot have a zone' 'x dec [fe80::1%eth0]:1 2 k'
 	wrong 'LISTEN cannot be a command' 'x dec exec:a 2 k'
 	wrong 'vsock target needs a CID' 'x dec 1 vsock::1 k'
 	wrong 'no command' 'x dec 1 exec: k'
@@ -405,7 +406,7 @@ watched() {
 		192.0.2.1:8025 [::]:8025
 		0.0.0.0:8025 192.0.2.1:8025
 		8025 0.0.0.0:8025
-		[fe80::1%eth0]:1 [fe80::1%eth0]:1
+		[fe80::1]:1 [fe80::1]:1
 		vsock::1 vsock:3:1
 	EOF
 	while read -r first second; do
@@ -417,7 +418,7 @@ watched() {
 		192.0.2.1:1 192.0.2.2:1
 		192.0.2.1:1 192.0.2.1:2
 		0.0.0.0:8025 [::1]:8025
-		[fe80::1%eth0]:1 [fe80::1%eth1]:1
+		[fe80::1]:1 [fe80::2]:1
 		1 vsock::1
 		vsock:3:1 vsock:2:1
 	EOF
