@@ -100,8 +100,8 @@ static bool watches_target(const struct tunnel *tunnel)
 	    tunnel->target.kind == ADDRESS_UNIX;
 }
 
-/* The unit that watches a path is named after it, as systemd-escape(1) does. */
-static void watch_name(char *name, size_t size, const char *path)
+/* The unit that watches a path is named after it, as systemd-escape(1) does. Returns whether that fits. */
+static bool watch_name(char *name, size_t size, const char *path)
 {
 	size_t length = (size_t)snprintf(name, size, "renew-spipe-");
 
@@ -112,7 +112,8 @@ static void watch_name(char *name, size_t size, const char *path)
 		    *path == '/' ? '-' : *path);
 	}
 	if (length < size)
-		snprintf(name + length, size - length, ".path");
+		length += (size_t)snprintf(name + length, size - length, ".path");
+	return length < size;
 }
 
 /* --- the socket -------------------------------------------------------------------------- */
@@ -490,9 +491,10 @@ static void add_key(struct source *source, const struct tunnel_key *key)
 		add_watched(source, path, ".conf");
 }
 
-static void find_watched(struct source *source)
+static int find_watched(struct source *source, struct outcome *outcome)
 {
 	const struct tunnel *tunnel = source->tunnel;
+	char name[NAME_MAX + 1];
 
 	for (int i = 0; i < tunnel->key_count; i++)
 		add_key(source, &tunnel->keys[i]);
@@ -502,6 +504,11 @@ static void find_watched(struct source *source)
 		add_watched(source, "/etc/nsswitch.conf", "");
 		add_watched(source, "/etc/resolv.conf", "");
 	}
+	for (int i = 0; i < source->watched_count; i++)
+		if (!watch_name(name, sizeof(name), source->watched[i]))
+			return fail(outcome, EX_CANTCREAT,
+			    "KEY: its path is too long for the name of a unit that watches it");
+	return 0;
 }
 
 static void put_target_path(FILE *unit, const struct source *source)
@@ -632,8 +639,8 @@ int units_write(int dir, const struct tunnel *tunnel, const char *table, struct 
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
 	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
-	if (tunnel_one_service(tunnel))
-		find_watched(&source);
+	if (tunnel_one_service(tunnel) && find_watched(&source, outcome) != 0)
+		return -1;
 	if (write_unit(dir, service, put_service, &source, outcome) != 0)
 		return -1;
 	if (tunnel->command != NULL &&

@@ -318,6 +318,7 @@ watched() {
 	for bad in ../k a/../k ./k a:b 'a%n' 'a$b' / // '/a//b' '""' "$(printf 'a%.0s' {1..241})"; do
 		wrong 'KEY' "x dec 1 2 $bad"
 	done
+	wrong 'KEY: its path is too long' "x dec 1 2 /etc$(printf '/d.d%.0s' {1..60})/k@@@"
 	wrong 'no directory' 'x enc 1 2 keys/'
 	wrong 'one key' 'x enc 1 2 k key=l'
 	wrong 'cannot be combined' 'x dec 1 2 keys/ key=l'
