@@ -17,35 +17,38 @@
 
 struct apply {
 	char *units; /* what systemctl lists */
-	struct words stop, reset, start, renew;
+	struct words stop, reset, start, renew, copy;
 	unsigned tunnels, listening, failed;
 };
 
 /* --- systemd ----------------------------------------------------------------------------- */
 
-/* Run a systemctl command; it is no error if it has no more than `least` words. */
-static int systemctl(const struct words *words, size_t least, struct outcome *outcome)
+/* Run a command, unless it ends with "--": then nothing was added for it to work on. */
+static int run_words(const struct words *words, struct outcome *outcome)
 {
 	char *output;
 	int status;
 
-	if (words->count <= least)
+	if (strcmp(words->word[words->count - 1], "--") == 0)
 		return 0;
 	status = run_program((const char *const *)words->word, &output);
 	if (status != 0) {
 		output[strcspn(output, "\n")] = '\0';
-		fail(outcome, EX_UNAVAILABLE, "systemctl %s: %s", words->word[1],
+		fail(outcome, EX_UNAVAILABLE, "%s %s: %s", words->word[0], words->word[1],
 		    status == 127 ? "cannot be run" : output);
 	}
 	free(output);
 	return status == 0 ? 0 : -1;
 }
 
-static void begin(struct words *words, const char *verb)
+/* Begin a command with these words. */
+static void begin(struct words *words, const char *text)
 {
-	words_add(words, "systemctl");
-	words_add(words, verb);
-	words_add(words, "--");
+	char *copy = strdup(text), *rest = copy, *word;
+
+	while ((word = strsep(&rest, " ")) != NULL)
+		words_add(words, word);
+	free(copy);
 }
 
 /* One unit as systemctl lists it: "spipe-mail.socket loaded active listening Encrypted pipe mail". */
@@ -104,16 +107,19 @@ static char *read_settings(const char *directory, const char *unit)
 	return settings;
 }
 
-/* Whether the unit has other settings than when the socket was started, or its service renewed. */
-static bool has_changed(const char *unit)
+/*
+ * Whether the unit has other settings than when the socket was started, or its service renewed; `unknown`
+ * if there is no copy of those.
+ */
+static bool has_changed(const char *unit, bool unknown)
 {
 	char *started = read_settings(UNITS_STARTED, unit);
 	char *loaded = read_settings(UNITS_LOADED, unit);
-	bool same = started != NULL && loaded != NULL && strcmp(started, loaded) == 0;
+	bool changed = started != NULL && loaded != NULL ? strcmp(started, loaded) != 0 : unknown;
 
 	free(started);
 	free(loaded);
-	return !same;
+	return changed;
 }
 
 /* Stop a socket. Systemd removes the path of a UNIX socket only if the line still has the same one. */
@@ -158,7 +164,7 @@ static void stop_gone(struct apply *apply)
 /* Decide what to do about a tunnel. */
 static void compare(struct apply *apply, const struct tunnel *tunnel)
 {
-	char socket_unit[96], service[96], renew[96];
+	char socket_unit[96], service[96], renew[96], path[160];
 	bool active;
 
 	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
@@ -171,12 +177,17 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 	words_add(&apply->start, socket_unit);
 	if (!active)
 		printf("starting %s\n", tunnel->name);
-	else if (has_changed(socket_unit) || !systemd_listens(&tunnel->listen)) {
+	else if (has_changed(socket_unit, false) || !systemd_listens(&tunnel->listen)) {
 		printf("restarting %s\n", tunnel->name);
 		stop_socket(apply, socket_unit);
-	} else if (tunnel_one_service(tunnel) && has_changed(service)) {
-		printf("renewing %s\n", tunnel->name);
-		words_add(&apply->renew, renew);
+	} else {
+		/* the copy may be missing: /run was full, or the socket of an older version started */
+		snprintf(path, sizeof(path), UNITS_LOADED "/%s", socket_unit);
+		words_add(&apply->copy, path);
+		if (tunnel_one_service(tunnel) && has_changed(service, true)) {
+			printf("renewing %s\n", tunnel->name);
+			words_add(&apply->renew, renew);
+		}
 	}
 }
 
@@ -250,13 +261,14 @@ static int run(struct apply *apply, struct outcome *outcome)
 	struct outcome ignored;
 	int result;
 
-	begin(&apply->stop, "stop");
-	begin(&apply->reset, "reset-failed");
-	begin(&apply->start, "start");
-	begin(&apply->renew, "start");
-	begin(&reload, "daemon-reload");
+	begin(&apply->stop, "systemctl stop --");
+	begin(&apply->reset, "systemctl reset-failed --");
+	begin(&apply->start, "systemctl start --");
+	begin(&apply->renew, "systemctl start --");
+	begin(&apply->copy, "install -D -m 644 -t " UNITS_STARTED " --");
+	begin(&reload, "systemctl daemon-reload");
 
-	result = check_before_apply(outcome) == 0 ? systemctl(&reload, 0, outcome) : -1;
+	result = check_before_apply(outcome) == 0 ? run_words(&reload, outcome) : -1;
 	words_free(&reload);
 	if (result != 0)
 		return -1;
@@ -265,10 +277,10 @@ static int run(struct apply *apply, struct outcome *outcome)
 	if (each_tunnel(apply, compare, outcome) != 0)
 		return -1;
 	/* All that stop come first: others may be about to take over their addresses. */
-	if (systemctl(&apply->stop, 3, outcome) != 0 || systemctl(&apply->reset, 3, outcome) != 0)
+	if (run_words(&apply->stop, outcome) != 0 || run_words(&apply->reset, outcome) != 0)
 		return -1;
-	systemctl(&apply->start, 3, &ignored); /* which of them fail, and why, is found out below */
-	if (systemctl(&apply->renew, 3, outcome) != 0)
+	run_words(&apply->start, &ignored); /* which of them fail, and why, is found out below */
+	if (run_words(&apply->renew, outcome) != 0 || run_words(&apply->copy, outcome) != 0)
 		return -1;
 	list_units(apply);
 	if (each_tunnel(apply, verify, outcome) != 0)
@@ -294,5 +306,6 @@ int ctl_apply(int argc, char **argv)
 	words_free(&apply.reset);
 	words_free(&apply.start);
 	words_free(&apply.renew);
+	words_free(&apply.copy);
 	return ctl_end(&outcome);
 }

@@ -219,6 +219,18 @@ none_of() {
 	applied 'renewing mail'
 }
 
+@test "apply: without the copies of what was started, no connection is cut, and later changes are found" {
+	hold 8200 5
+	inside rm -r /run/spipe
+	apply 0
+	[[ $output != *starting* ]]
+	goes_on 8200 5
+	exec 5>&-
+	applied
+	table '/^each/s/.*/&,nodefer/'
+	applied 'restarting each'
+}
+
 @test "apply: an address that is taken, and by whom; an account that does not exist" {
 	inside systemd-run -q --unit=old-spiped spiped -d -F -s '[127.0.0.1]:8211' -t '[127.0.0.1]:25' -k /etc/spipe/mail.key
 	eventually 10 listens 8211
