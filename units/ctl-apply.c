@@ -77,11 +77,15 @@ static const char *next_unit(const char *list, struct unit *unit)
 
 static bool is_active(const struct apply *apply, const char *name)
 {
+	const char *line = apply->units;
+	size_t length = strlen(name);
 	struct unit unit;
 
-	for (const char *list = apply->units; (list = next_unit(list, &unit)) != NULL;)
-		if (strcmp(unit.name, name) == 0)
-			return strcmp(unit.active, "active") == 0;
+	while ((line = strstr(line, name)) != NULL) {
+		if ((line == apply->units || line[-1] == '\n') && line[length] == ' ')
+			return next_unit(line, &unit) != NULL && strcmp(unit.active, "active") == 0;
+		line += length;
+	}
 	return false;
 }
 
@@ -142,7 +146,7 @@ static void stop_socket(struct apply *apply, const char *unit)
 static void stop_gone(struct apply *apply)
 {
 	struct unit unit;
-	const char *socket_end;
+	const char *name, *socket_end;
 
 	for (const char *list = apply->units; (list = next_unit(list, &unit)) != NULL;) {
 		if (strcmp(unit.load, "not-found") != 0 || strcmp(unit.active, "inactive") == 0)
@@ -156,7 +160,8 @@ static void stop_gone(struct apply *apply)
 			words_add(&apply->stop, unit.name);
 			continue;
 		}
-		printf("stopping %.*s\n", (int)(socket_end - unit.name) - 6, unit.name + 6);
+		name = unit.name + (strncmp(unit.name, "spipe-", 6) == 0 ? 6 : 0);
+		printf("stopping %.*s\n", (int)(socket_end - name), name);
 		stop_socket(apply, unit.name);
 	}
 }
