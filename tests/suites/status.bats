@@ -147,6 +147,7 @@ is() {
 	[[ $output == *'/srv/taken:1: 8116 is held by another process'* ]]
 	inside systemctl stop spipe-asleep.socket
 	is 't["state"]' inactive asleep
+	run -0 inside spipectl status # what it says, not an error
 	run -66 inside spipectl status absent
 	[ "$output" = 'spipectl: no tunnel has the name absent' ]
 	run -64 inside spipectl status --nonsense
