@@ -435,7 +435,12 @@ int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **curs
 		}
 	if (cursor != NULL && *last != '\0')
 		replace(cursor, last);
-	return run_end(from, pid) == 0 ? 0 : fail(outcome, EX_IOERR, "the journal cannot be read");
+	if (run_end(from, pid) == 0)
+		return 0;
+	if (since != NULL)
+		return fail(outcome, EX_IOERR,
+		    "the journal cannot be read, or --since=%s is not a time", since);
+	return fail(outcome, EX_IOERR, "the journal cannot be read");
 }
 
 /* --- sums -------------------------------------------------------------------------------- */
