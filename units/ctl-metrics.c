@@ -1,6 +1,7 @@
 /* spipectl metrics: what the tunnels do, and have done, for Prometheus. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -187,16 +188,18 @@ static int write_file(const char *path, const char *cursor, struct outcome *outc
 {
 	char *new;
 	FILE *file;
+	int fd;
 	bool written;
 
-	if (asprintf(&new, "%s.new", path) == -1)
+	if (asprintf(&new, "%s.XXXXXX", path) == -1)
 		abort();
-	umask(022);
-	file = fopen(new, "we");
+	fd = mkostemp(new, O_CLOEXEC); /* never what somebody else has put there */
+	file = fd != -1 ? fdopen(fd, "w") : NULL;
 	if (file == NULL)
-		return fail(outcome, EX_CANTCREAT, "cannot make %s: %s", new, strerror(errno));
+		return fail(outcome, EX_CANTCREAT, "cannot make a file beside %s: %s", path,
+		    strerror(errno));
 	print(file, cursor);
-	written = ferror(file) == 0;
+	written = ferror(file) == 0 && fchmod(fd, 0644) == 0;
 	if (fclose(file) == 0 && written && rename(new, path) == 0)
 		return 0;
 	fail(outcome, EX_IOERR, "cannot write %s: %s", path, strerror(errno));
