@@ -150,13 +150,21 @@ static void load_line(char *line)
 			get_line(&metrics[i], labels)->value = number;
 }
 
-/* Go on from the file that was written before, if there is one. */
-static void load(const char *path, char **cursor)
+/*
+ * Go on from the file that was written before, if there is one. Without a cursor it does not say
+ * which records it has counted, so they are all counted again.
+ */
+static int load(const char *path, char **cursor, struct outcome *outcome)
 {
-	FILE *file = fopen(path, "re");
+	struct stat st;
+	FILE *file = NULL;
 	char *line = NULL;
 	size_t room = 0;
 
+	/* A device or a link would be replaced by a file. */
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return fail(outcome, EX_CANTCREAT, "%s is not a regular file", path);
+	file = fopen(path, "re");
 	while (file != NULL && getline(&line, &room, file) > 0) {
 		line[strcspn(line, "\n")] = '\0';
 		if (strncmp(line, CURSOR, strlen(CURSOR)) == 0) {
@@ -168,6 +176,9 @@ static void load(const char *path, char **cursor)
 	free(line);
 	if (file != NULL)
 		fclose(file);
+	for (int i = 0; i < METRICS && *cursor == NULL; i++)
+		metrics[i].count = 0;
+	return 0;
 }
 
 static void print(FILE *to, const char *cursor)
@@ -218,11 +229,16 @@ int ctl_metrics(int argc, char **argv)
 		fail(&outcome, EX_USAGE, "metrics takes: [FILE]; see --help");
 		return ctl_end(&outcome);
 	}
-	if (path != NULL)
-		load(path, &cursor);
-	tunnels_read(&tunnels);
-	if (tunnels_read_journal(&tunnels, NULL, &cursor, &outcome) != 0)
+	if (path != NULL && load(path, &cursor, &outcome) != 0)
 		return ctl_end(&outcome);
+	tunnels_read(&tunnels);
+	if (tunnels_read_journal(&tunnels, NULL, &cursor, &outcome) != 0) {
+		if (outcome.status == EX_IOERR && cursor != NULL)
+			fail(&outcome, EX_IOERR,
+			    "the journal cannot be read from where %s ends; to start again, delete it",
+			    path);
+		return ctl_end(&outcome);
+	}
 	for (size_t i = 0; i < tunnels.count; i++)
 		add_tunnel(&tunnels.tunnel[i]);
 	if (path == NULL)

@@ -433,14 +433,14 @@ int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **curs
 			add_record(tunnels, &record);
 			snprintf(last, sizeof(last), "%s", record.value[CURSOR]);
 		}
+	if (run_end(from, pid) != 0)
+		return since == NULL
+		    ? fail(outcome, EX_IOERR, "the journal cannot be read")
+		    : fail(outcome, EX_IOERR,
+			  "the journal cannot be read, or --since=%s is not a time", since);
 	if (cursor != NULL && *last != '\0')
 		replace(cursor, last);
-	if (run_end(from, pid) == 0)
-		return 0;
-	if (since != NULL)
-		return fail(outcome, EX_IOERR,
-		    "the journal cannot be read, or --since=%s is not a time", since);
-	return fail(outcome, EX_IOERR, "the journal cannot be read");
+	return 0;
 }
 
 /* --- sums -------------------------------------------------------------------------------- */

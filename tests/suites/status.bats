@@ -262,9 +262,29 @@ metric() {
 	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="clean"' "$out")" -eq 3 ]
 	[ "$(metric spipe_key_in_bytes_total 'tunnel="metered",key="alice"' "$out")" -eq 201500 ]
 	[ "$(stat -c %a "$out")" = 644 ]
-	[ ! -e "$out.new" ]
+	[ "$(find "$ROOT/shared" -name 'spipe.prom*')" = "$out" ]
 	run -73 inside spipectl metrics /nowhere/spipe.prom
 	run -64 inside spipectl metrics a b
+
+	# A file that has no cursor or a wrong one, and what is no file of metrics.
+	inside spipectl metrics >"$out"
+	inside spipectl metrics /srv/spipe.prom
+	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="clean"' "$out")" -eq 1 ]
+	sed -i 's/^# cursor .*/# cursor nonsense/' "$out"
+	run -74 inside spipectl metrics /srv/spipe.prom
+	[[ $output == *'the journal cannot be read from where /srv/spipe.prom ends; to start again, delete it' ]]
+	echo victim >"$ROOT/shared/victim"
+	for name in link spipe.prom.new; do
+		ln -s victim "$ROOT/shared/$name"
+	done
+	for name in /srv/link /dev/full; do
+		run -73 inside timeout -s KILL 10 spipectl metrics "$name"
+		[ "$output" = "spipectl: $name is not a regular file" ]
+	done
+	rm "$out"
+	inside spipectl metrics /srv/spipe.prom
+	[ "$(<"$ROOT/shared/victim")" = victim ]
+	rm "$ROOT/shared/"{link,spipe.prom.new,victim}
 }
 
 @test "metrics: the timer's service writes them, and a real node_exporter reads them" {
@@ -322,9 +342,9 @@ subprocess.run(["journalctl", "--sync"], check=True)' "$@" # which takes us for 
 	[ -z "$(tr -d '[:print:]\n' <<<"$output")" ]
 	[[ $output == *'        2      14       0  '*'  a?[31m??b? '*' c?]0;d?'* ]]
 	# a tunnel that only has records has counters
-	inside spipectl metrics >metrics
-	[ "$(metric spipe_connections_ended_total 'tunnel="forged",result="clean"' metrics)" -eq 2 ]
-	run ! grep -E '^spipe_(listening|connections|strangers){tunnel="forged"}' metrics
+	inside spipectl metrics >all
+	[ "$(metric spipe_connections_ended_total 'tunnel="forged",result="clean"' all)" -eq 2 ]
+	run ! grep -E '^spipe_(listening|connections|strangers){tunnel="forged"}' all
 }
 
 @test "the journal's catalog explains records" {
