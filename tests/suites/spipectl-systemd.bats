@@ -46,6 +46,11 @@ teardown() {
 @test "check: the tunnels' own sockets and units are no error" {
 	run -0 inside spipectl check
 	[ "$output" = '/etc/spipetab: tunnels: 7, errors: 0, warnings: 0' ]
+	# nor for others, who cannot find out whose they are
+	chown -R 65534 "$ROOT/etc-spipe"
+	run -0 --separate-stderr inside setpriv --reuid=65534 --regid=65534 --clear-groups spipectl check
+	chown -R 0 "$ROOT/etc-spipe"
+	[ "$stderr" = 'spipectl: /etc/spipetab: warning: run as root to check that the addresses are free' ]
 }
 
 @test "check: a new table before it counts: addresses of units and processes, but not of other tunnels" {
