@@ -29,7 +29,7 @@ static int run_words(const struct words *words, struct outcome *outcome)
 	char *output;
 	int status;
 
-	if (strcmp(words->word[words->count - 1], "--") == 0)
+	if (words->count == 0 || strcmp(words->word[words->count - 1], "--") == 0)
 		return 0;
 	status = run_program((const char *const *)words->word, &output);
 	if (status != 0) {
@@ -198,7 +198,10 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 
 /* --- what has become of it --------------------------------------------------------------- */
 
-/* Why a socket does not listen: who has its address or, if nobody, what systemd last said of it. */
+/*
+ * Why a socket does not listen: who has its address or, if nobody, what systemd said before its last
+ * error, which is always "Failed to listen on".
+ */
 static void print_why(const struct tunnel *tunnel, const char *socket_unit)
 {
 	const char *const words[] = { "journalctl", "-q", "-b", "-o", "cat", "-p", "err", "-n", "2",
