@@ -153,7 +153,7 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 			load_keys(check, NULL, 0, path, with_rules, true);
 			if (units_find_unfit(path, name))
 				problem(check, true,
-				    "%s/%s: not plain ASCII without a colon, so the service cannot start",
+				    "%s/%s: a name that is too long, or not plain ASCII without a colon, keeps the service from starting",
 				    path, name);
 		} else
 			good &= load_keys(check, &path, 1, NULL, with_rules, true);

@@ -58,8 +58,8 @@ static void warn_of_keys(const struct tunnel *tunnel)
 			    key->directory ? "key directory" : "key file", path);
 		else if (key->directory && units_find_unfit(path, name))
 			say(LEVEL_WARNING, tunnel->line,
-			    "warning: the name of %s/%s is not plain ASCII without a colon: the "
-			    "service cannot start until it is renamed",
+			    "warning: the name of %s/%s is too long, or not plain ASCII without a "
+			    "colon: the service cannot start until it is renamed",
 			    path, name);
 	}
 }

@@ -536,7 +536,10 @@ bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1])
 	bool unfit = false;
 
 	while (dir != NULL && !unfit && (entry = readdir(dir)) != NULL) {
+		if (*entry->d_name == '.')
+			continue; /* systemd passes none of these on */
 		snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
+		unfit = strlen(strrchr(directory, '/') + 1) + 1 + strlen(name) > NAME_MAX;
 		for (char *byte = name; *byte != '\0'; byte++) {
 			bool printable = *byte >= ' ' && *byte < 0x7f;
 

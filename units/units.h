@@ -19,9 +19,10 @@
 int units_write(int dir, const struct tunnel *, const char *source, struct outcome *);
 
 /*
- * Find a file in a directory of keys that systemd cannot pass on as a credential, because its name is not
- * printable ASCII without colons: then the service does not start at all. Returns whether there is one,
- * with its name, unprintable bytes as question marks, in `name`.
+ * Find a file in a directory of keys (an absolute path) that systemd cannot pass on as the credential
+ * DIRECTORY_FILE: its name is not printable ASCII without colons, or that is too long. Then the service
+ * does not start at all. Returns whether there is one, with its name, unprintable bytes as question marks,
+ * in `name`.
  */
 bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1]);
 

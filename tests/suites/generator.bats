@@ -442,8 +442,8 @@ watched() {
 		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
 		spipe-generator: $PWD/tab:4: warning: no key file /etc/spipe/spipe-test-no-such.key: connections will fail without it
 		spipe-generator: $PWD/tab:6: warning: no key file $PWD/keys/there/below: connections will fail without it
-		spipe-generator: $PWD/tab:8: warning: the name of $PWD/colon/a:b is not plain ASCII without a colon: the service cannot start until it is renamed
-		spipe-generator: $PWD/tab:9: warning: the name of $PWD/control/a?b is not plain ASCII without a colon: the service cannot start until it is renamed
+		spipe-generator: $PWD/tab:8: warning: the name of $PWD/colon/a:b is too long, or not plain ASCII without a colon: the service cannot start until it is renamed
+		spipe-generator: $PWD/tab:9: warning: the name of $PWD/control/a?b is too long, or not plain ASCII without a colon: the service cannot start until it is renamed
 	END
 	[ "$(find out -name '*.socket' -type f | wc -l)" -eq 8 ]
 	lacks out/spipe-f.socket ^ExecStartPre=

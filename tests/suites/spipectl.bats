@@ -149,7 +149,7 @@ check_table() {
 		3: key $PWD/short: it is shorter than 32 bytes
 		4: warning: rules c.conf belong to no key: there is no c beside them
 		4: warning: key a.key is the same as key b.key: deleting one revokes nothing
-		4: $PWD/keys/c:d: not plain ASCII without a colon, so the service cannot start
+		4: $PWD/keys/c:d: a name that is too long, or not plain ASCII without a colon, keeps the service from starting
 		5: warning: key $PWD/other: readable by its group, chmod 600 it
 		5: nosuch: no such program
 		6: warning: key $PWD/other: readable by its group, chmod 600 it
@@ -185,15 +185,16 @@ check_table() {
 @test "check: names of keys that systemd cannot pass on" {
 	local name
 	echo "clients dec vsock::1 25 $PWD/keys/" >tab
-	for name in a:b clé $'a\tb' $'a\x7f'; do
+	for name in a:b clé $'a\tb' $'a\x7f' "$(printf 'a%.0s' {1..251})"; do
 		mkdir -m 700 keys
 		cp key "keys/$name"
 		expected=65 check_table
-		[ "${problems[-1]}" = "spipectl: tab:1: $PWD/keys/$(tr -c '!-~\n' '?' <<<"$name"): not plain ASCII without a colon, so the service cannot start" ]
+		[ "${problems[-1]}" = "spipectl: tab:1: $PWD/keys/$(tr -c '!-~\n' '?' <<<"$name"): a name that is too long, or not plain ASCII without a colon, keeps the service from starting" ]
 		rm -r keys
 	done
 	mkdir -m 700 keys
-	cp key keys/a+c@d=e
+	cp key "keys/$(printf 'a%.0s' {1..240})+c@d=e~_.-"
+	touch keys/.a:b
 	expected=0 check_table
 }
 
