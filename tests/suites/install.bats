@@ -201,7 +201,7 @@ installed() {
 }
 
 @test "a packager's _FORTIFY_SOURCE replaces ours" {
-	unset CPPFLAGS
+	unset CPPFLAGS SANITIZE # make check exports what it was given
 	make -n -C "$TREE" BUILD="$PWD/b" all >commands
 	grep -q -e '-D_FORTIFY_SOURCE=2' commands
 	make -n -C "$TREE" BUILD="$PWD/b" CPPFLAGS=-D_FORTIFY_SOURCE=3 all >commands
