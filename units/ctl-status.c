@@ -9,7 +9,8 @@
 #include "ctl-tunnels.h"
 #include "ctl.h"
 
-#define WIDTH 80 /* of a terminal */
+#define TEXT_SIZE 48 /* of a time or a number of bytes */
+#define WIDTH 80     /* of a terminal */
 
 static bool is_listening(const struct tunnel_state *tunnel)
 {
@@ -40,7 +41,7 @@ static uint64_t refused(const struct tunnel_state *tunnel)
 /* --- for people -------------------------------------------------------------------------- */
 
 /* Points in time as "2026-11-25 14:03", local. */
-static const char *format_time(int64_t seconds, char text[static 32])
+static const char *format_time(int64_t seconds, char text[static TEXT_SIZE])
 {
 	time_t time = (time_t)seconds;
 	struct tm local;
@@ -52,35 +53,35 @@ static const char *format_time(int64_t seconds, char text[static 32])
 }
 
 /* "59s", "59m", "23h59m", "99d23h" */
-static const char *format_age(uint64_t seconds, char text[static 32])
+static const char *format_age(uint64_t seconds, char text[static TEXT_SIZE])
 {
 	uint64_t minutes = seconds / 60, hours = minutes / 60;
 
 	if (minutes == 0)
-		snprintf(text, 32, "%" PRIu64 "s", seconds);
+		snprintf(text, TEXT_SIZE, "%" PRIu64 "s", seconds);
 	else if (hours == 0)
-		snprintf(text, 32, "%" PRIu64 "m", minutes);
+		snprintf(text, TEXT_SIZE, "%" PRIu64 "m", minutes);
 	else if (hours < 24)
-		snprintf(text, 32, "%" PRIu64 "h%" PRIu64 "m", hours, minutes % 60);
+		snprintf(text, TEXT_SIZE, "%" PRIu64 "h%" PRIu64 "m", hours, minutes % 60);
 	else
-		snprintf(text, 32, "%" PRIu64 "d%" PRIu64 "h", hours / 24, hours % 24);
+		snprintf(text, TEXT_SIZE, "%" PRIu64 "d%" PRIu64 "h", hours / 24, hours % 24);
 	return text;
 }
 
 /* "999", "1.0k", "999.9k", "1.0M" ... with powers of 1000 */
-static const char *format_bytes(uint64_t bytes, char text[static 32])
+static const char *format_bytes(uint64_t bytes, char text[static TEXT_SIZE])
 {
 	const char *unit = "kMGTPE";
 	uint64_t scale = 1000;
 
 	if (bytes < scale) {
-		snprintf(text, 32, "%" PRIu64, bytes);
+		snprintf(text, TEXT_SIZE, "%" PRIu64, bytes);
 		return text;
 	}
 	for (; bytes / scale >= 1000; scale *= 1000)
 		unit++;
-	snprintf(text, 32, "%" PRIu64 ".%" PRIu64 "%c", bytes / scale, bytes % scale / (scale / 10),
-	    *unit);
+	snprintf(text, TEXT_SIZE, "%" PRIu64 ".%" PRIu64 "%c", bytes / scale,
+	    bytes % scale / (scale / 10), *unit);
 	return text;
 }
 
@@ -92,7 +93,7 @@ static void print_last(int used, const char *word)
 
 static void print_line(const struct tunnel_state *tunnel)
 {
-	char since[32];
+	char since[TEXT_SIZE];
 
 	printf("%-15s %-4s %-10s %-16s %4zu %9zu %7" PRIu64 " %7" PRIu64 "\n", tunnel->name,
 	    tunnel->role, tunnel->state, format_time(tunnel->since, since),
@@ -101,7 +102,7 @@ static void print_line(const struct tunnel_state *tunnel)
 
 static void print_live(const struct tunnel_state *tunnel)
 {
-	char age[32], in[32], out[32];
+	char age[TEXT_SIZE], in[TEXT_SIZE], out[TEXT_SIZE];
 	int used;
 
 	printf("\nConnections now: %zu, strangers: %zu\n", tunnel_live(tunnel, false),
@@ -135,7 +136,7 @@ static void print_ended(const struct tunnel_state *tunnel)
 
 static void print_keys(const struct tunnel_state *tunnel)
 {
-	char last[32], in[32], out[32];
+	char last[TEXT_SIZE], in[TEXT_SIZE], out[TEXT_SIZE];
 	int used;
 
 	if (tunnel->key_count > 1)
@@ -152,7 +153,7 @@ static void print_keys(const struct tunnel_state *tunnel)
 
 static void print_details(const struct tunnel_state *tunnel)
 {
-	char since[32];
+	char since[TEXT_SIZE];
 
 	printf("%s", tunnel->name);
 	if (*tunnel->role != '\0')
