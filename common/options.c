@@ -11,7 +11,6 @@
 #include "sandbox.h"
 #include "wait.h"
 
-#define TIMEOUT_DEFAULT (5 * SECOND)
 #define COUNT_MOST 65535
 
 enum value { NONE, REQUIRED, OPTIONAL };
@@ -208,7 +207,7 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 	bool seen[LAST] = { false };
 	int next = 1;
 
-	*options = (struct options){ .timeout = TIMEOUT_DEFAULT,
+	*options = (struct options){ .timeout = TIMEOUT_DEFAULT * SECOND,
 		.keys = keys,
 		.limits = { .connections = LISTENER_CONNECTIONS,
 		    .strangers = role == ROLE_DEC ? LISTENER_STRANGERS : 0,

@@ -8,6 +8,8 @@
 #include "listener.h"
 #include "outcome.h"
 
+#define TIMEOUT_DEFAULT 5 /* seconds */
+
 enum role {
 	ROLE_ENC, /* the protocol's client: plaintext near, packets far */
 	ROLE_DEC, /* its server: packets near, plaintext far */

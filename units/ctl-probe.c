@@ -13,13 +13,13 @@
 #include "ctl-holder.h"
 #include "ctl.h"
 #include "handshake.h"
+#include "options.h"
 #include "parse.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "table.h"
 #include "wait.h"
 
-#define TIMEOUT_DEFAULT (5 * SECOND)
 #define END_WAIT (1 * SECOND) /* for the server's end after ours */
 
 struct probe {
@@ -156,7 +156,7 @@ static int end(struct side *wire, struct outcome *outcome)
 		if (got == -1 && errno != EAGAIN && errno != EINTR)
 			return fail(outcome, EX_IOERR,
 			    "the server broke the connection off after the handshake: "
-			    "it probably cannot reach its target; see its log");
+			    "it probably cannot reach its target, or its command failed; see its log");
 	}
 	side_close(wire);
 	return 0;
@@ -202,7 +202,7 @@ int ctl_probe(int argc, char **argv)
 	if (take_words(&probe, argc, argv, &outcome) != 0)
 		return ctl_end(&outcome);
 	if (probe.timeout == 0)
-		probe.timeout = TIMEOUT_DEFAULT;
+		probe.timeout = TIMEOUT_DEFAULT * SECOND;
 	crypto_start();
 	if (keyring_load(&ring, &probe.key, 1, NULL, false, NEVER, &outcome) == 0) {
 		h = secret_alloc(sizeof(*h));
