@@ -173,7 +173,8 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 	if (credential && problem->status == EX_CONFIG && st.st_size > 0 &&
 	    st.st_size < KEY_FILE_LEAST)
 		fail(problem, EX_CONFIG,
-		    "it was missing or shorter than 32 bytes when the service started");
+		    "it was missing or shorter than 32 bytes when the service started; "
+		    "spipectl check finds the file");
 	if (problem->status != 0)
 		return -1;
 	if (!credential && S_ISREG(st.st_mode))
