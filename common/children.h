@@ -50,7 +50,7 @@ struct children {
  */
 enum { CHILD_IS_READY, CHILD_HAS_PROOF, CHILD_ASKS, CHILD_CARRIED };
 struct child_report {
-	uint64_t what, bytes_in, bytes_out; /* without padding, which would be sent, too */
+	uint64_t what, bytes_in, bytes_out; /* 64 bits each, so that no padding is sent */
 };
 
 /* Make `room` places. Returns 0, or -1 if memory ran out. */
@@ -73,8 +73,8 @@ bool children_reap(struct children *, struct child *ended);
 
 /*
  * Fill in a slot, at `slots`, for each process that is a stranger's or may ask for the target, and
- * if `waiting` for each connection without a process, until that has hung up. What has been heard
- * is not asked for again. Returns how many there are.
+ * if `waiting` for each connection without a process, until that has hung up. Events already noted
+ * in `heard` are not polled for again. Returns how many there are.
  */
 nfds_t children_watch(const struct children *, bool waiting, struct pollfd *slots);
 

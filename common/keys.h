@@ -47,7 +47,7 @@ struct keyring {
 int keyring_load(struct keyring *, const char *const *files, size_t count, const char *dir,
     bool with_rules, int64_t deadline, struct outcome *);
 
-/* What the holder of a key gets: what its rules say, else `usual`. */
+/* Where the holder of a key is connected to: the destination in its rules, or else `usual`. */
 struct destination keyring_destination(const struct keyring *, size_t key,
     struct destination usual);
 

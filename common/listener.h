@@ -19,7 +19,7 @@
 
 /* How many connections a listener serves at once, and how long it waits for one. */
 struct listener_limits {
-	unsigned connections; /* whose peers have proved a key; or all, if there are no strangers */
+	unsigned connections; /* whose peers have proved a key; all of them if `strangers` is 0 */
 	unsigned strangers;   /* that have not yet; 0: every connection counts as proved */
 	unsigned per_source;  /* strangers from one IPv4 address or IPv6 /64 */
 	int64_t exit_idle;    /* nanoseconds; 0: no limit */
@@ -43,7 +43,8 @@ struct accepted {
  *
  * A stranger costs no process until LISTENER_LEAST bytes of it have arrived, or half of `timeout`
  * has passed. If it has to go before that, it gets one only to leave a record. Few processes of
- * strangers start at the same time; sources that have no record left come after the others.
+ * strangers start at the same time; sources that have used up their records come after the
+ * others.
  *
  * Where `usual` is a target with an IP address, the listener connects to it for its children, which
  * saves each of them a launcher.

@@ -29,7 +29,7 @@ bool records_spent(struct records *, const struct source_network *, int64_t now)
 /* May a stranger from this source leave a record? If so, counts the record at once. */
 bool records_reserve(struct records *, const struct source_network *, int64_t now);
 
-/* Uncount a reserved record: the peer has proved a key, or the connection got no process. */
+/* Give back a reserved record: the peer has proved a key, or the connection got no process. */
 void records_release(struct records *, const struct source_network *, int64_t now);
 
 /* Count a stranger that ended without a record, because records_reserve did not allow one. */

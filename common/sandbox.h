@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Whether this build has a sandbox: not with SANDBOX=no, nor for every processor. */
+/* Whether this build has a sandbox: false with SANDBOX=no, and on processors without a filter. */
 bool sandbox_built(void);
 
 /*

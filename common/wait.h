@@ -16,8 +16,8 @@ extern int signal_stop;     /* the last signal that asked us to end: its number,
 extern int signal_progress; /* SIGUSR1 */
 
 /*
- * Take over every signal that would otherwise end the process, except the ones for its own faults
- * (SIGSEGV and its like), and SIGCHLD. From here on they are blocked, and only wait_poll receives
+ * Take over SIGCHLD and every signal that would otherwise end the process, except those for its own
+ * faults (SIGSEGV and the like). From here on they are blocked, and only wait_poll receives
  * them. SIGPIPE is ignored. SIGHUP, SIGINT and SIGQUIT that were ignored (nohup, background jobs)
  * stay ignored. Call it before the sandbox. A child process inherits all this; calling it again is
  * harmless. Returns 0, or -1 with errno set when there is no descriptor left.
@@ -25,8 +25,8 @@ extern int signal_progress; /* SIGUSR1 */
 int signals_take(void);
 
 /*
- * For a child process that may exec, and needs no signals: those blocked and ignored are as if never
- * taken over. wait_poll can still be used.
+ * For a child process that may exec, and needs no signals: those that were blocked or ignored are
+ * again as they were before signals_take. wait_poll can still be used.
  */
 void signals_release(void);
 
