@@ -45,11 +45,6 @@ systemd_prepare() {
 		printf '[Service]\nEnvironment=GCOV_ERROR_FILE=/dev/null\n' >"$ROOT/units/spipe-.service.d/99-counted.conf"
 	fi
 	export COUNTED
-	# As in lib.bash, for the programs of a sanitized build.
-	if grep -q __asan_init "$DEC"; then
-		mkdir "$ROOT/units/spipe-.service.d"
-		printf '[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0:disable_coredump=0\n' >"$ROOT/units/spipe-.service.d/99-sanitizer.conf"
-	fi
 }
 
 # network_up [PROGRAM...]: a network that only has a loopback, for tests with fixed ports. Sets CANNOT, and does nothing
@@ -91,13 +86,14 @@ systemd_boot() {
 	fi
 	export GROUP
 	# With cgroup v2 for the limits by address, however this machine has it.
+	# ASAN_OPTIONS as in lib.bash, for the programs of a sanitized build.
 	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 "${own[@]}" nsenter -t "$NETWORK" -n -m systemd-nspawn -q --register=no \
 		--keep-unit -D "${SYSTEMD_TREE:-/}" --volatile=yes --console=pipe --bind-ro="$ROOT/usr/local:/usr/local" \
 		--bind-ro="$ROOT/units:/etc/systemd/system" --bind="$ROOT/etc-spipe:/etc/spipe" \
 		--bind-ro="$ROOT/spipetab:/etc/spipetab" --bind-ro="$ROOT/hosts:/etc/hosts" \
 		--bind-ro="$ROOT/nsswitch.conf:/etc/nsswitch.conf" --bind="$ROOT/shared:/srv" \
 		--bind-ro=/etc/alternatives ${COUNTED:+"$COUNTED"} --system-call-filter=bpf -b systemd.unit=test.target systemd.firstboot=no \
-		</dev/null >"$ROOT/boot.log" 2>&1 3>&- 4>&- &
+		systemd.setenv=ASAN_OPTIONS=detect_leaks=0:disable_coredump=0 </dev/null >"$ROOT/boot.log" 2>&1 3>&- 4>&- &
 	NSPAWN=$!
 	disown
 	export NSPAWN
