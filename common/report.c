@@ -133,6 +133,7 @@ static void await_journal(const struct report *report)
 	for (int i = 0; i < 1000 && ioctl(report->journal, SIOCOUTQ, &unread) == 0 && unread > 0;
 	     i++)
 		wait_poll(NULL, 0, time_now() + SECOND / 1000);
+	wait_poll(NULL, 0, time_now() + SECOND / 1000); /* it has read the entry, and is asking */
 }
 
 /* One line in one write: lines stay whole even if several processes share stderr. */
