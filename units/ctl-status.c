@@ -48,7 +48,7 @@ static const char *format_time(int64_t seconds, char text[static TEXT_SIZE])
 
 	if (seconds == 0 || localtime_r(&time, &local) == NULL)
 		return "-";
-	strftime(text, 32, "%Y-%m-%d %H:%M", &local);
+	strftime(text, TEXT_SIZE, "%Y-%m-%d %H:%M", &local);
 	return text;
 }
 
