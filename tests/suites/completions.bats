@@ -5,6 +5,7 @@
 load ../helpers/lib
 
 setup() {
+	[ -x "$BUILD/spipectl" ] || skip 'built without systemd'
 	setup_test
 	PATH=$BUILD:$PATH
 	SOURCES=$(cd "$TESTS/../completions" && pwd)
