@@ -204,8 +204,9 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
  */
 static void print_why(const struct tunnel *tunnel, const char *socket_unit)
 {
+	char match[128];
 	const char *const words[] = { "journalctl", "-q", "-b", "-o", "cat", "-p", "err", "-n", "2",
-		"-u", socket_unit, NULL };
+		match, "_UID=0", NULL };
 	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], *log, *sockets = list_sockets();
 	bool held = address_is_held(&tunnel->listen, sockets, holder);
 
@@ -216,6 +217,8 @@ static void print_why(const struct tunnel *tunnel, const char *socket_unit)
 		fprintf(stderr, "%s is held by %s\n", where, holder);
 		return;
 	}
+	/* With -u, journalctl may miss what a short-lived child of systemd's has said. */
+	snprintf(match, sizeof(match), "UNIT=%s", socket_unit);
 	run_program(words, &log);
 	log[strcspn(log, "\n")] = '\0';
 	fprintf(stderr, "%s does not listen: %s\n", where,
