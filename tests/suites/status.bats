@@ -405,7 +405,9 @@ begins() {
 	done
 	near_background nc -kl 2001:db8:2::1 8113 >nc.out
 	near_background nc -kl 127.0.0.1 8113 >nc.out
-	eventually 5 listens 8113
+	for address in 127.0.0.1 2001:db8:2::1; do
+		eventually 5 near nc -z "$address" 8113
+	done
 	near nft -c -f "$TESTS/../nftables/spipe-dec.nft"
 	sed -e 's/8025/8113/' -e 's,20/second burst 200,1/hour burst 3,' "$TESTS/../nftables/spipe-dec.nft" >limit.nft
 	[ "$(diff limit.nft "$TESTS/../nftables/spipe-dec.nft" | grep -c '^<')" -eq 3 ]
