@@ -35,16 +35,23 @@ static struct record_count *find(struct records *records, const struct source_ne
 	return found;
 }
 
+static bool is_spent(const struct record_count *count)
+{
+	return count->made >= RECORDS_MOST;
+}
+
 bool records_spent(struct records *records, const struct source_network *source, int64_t now)
 {
-	return find(records, source, now)->made >= RECORDS_MOST;
+	return is_spent(find(records, source, now));
 }
 
 bool records_reserve(struct records *records, const struct source_network *source, int64_t now)
 {
-	if (records_spent(records, source, now))
+	struct record_count *count = find(records, source, now);
+
+	if (is_spent(count))
 		return false;
-	find(records, source, now)->made++;
+	count->made++;
 	return true;
 }
 
