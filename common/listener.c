@@ -304,29 +304,27 @@ static void set_inherited(const struct listener *l, bool inherited)
 	children_set_inherited(&l->children, inherited);
 }
 
-/* Set a variable to a number, or where `pid` is not 0 to "PID:number". Returns 0, or -1 (errno). */
-static int set_number(const char *name, pid_t pid, int number)
+static int set_number(const char *name, int number)
 {
-	char text[32];
+	char text[16];
 
-	if (pid != 0)
-		snprintf(text, sizeof(text), "%d:%d", pid, number);
-	else
-		snprintf(text, sizeof(text), "%d", number);
+	snprintf(text, sizeof(text), "%d", number);
 	return setenv(name, text, 1);
 }
 
 /* Leave sockets and children to the program that is executed next. Returns 0, or -1 with errno set. */
 static int hand_over(const struct listener *l, int state)
 {
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d:%d", getpid(), state);
 	if (state == -1 || children_save(&l->children, state) != 0 ||
-	    lseek(state, 0, SEEK_SET) != 0 || set_number(STATE, getpid(), state) != 0)
+	    lseek(state, 0, SEEK_SET) != 0 || setenv(STATE, text, 1) != 0)
 		return -1;
 	set_inherited(l, true);
 	if (l->first == STDIN_FILENO)
 		return 0;
-	return set_number("LISTEN_PID", 0, getpid()) != 0 ||
-		set_number("LISTEN_FDS", 0, l->count) != 0
+	return set_number("LISTEN_PID", getpid()) != 0 || set_number("LISTEN_FDS", l->count) != 0
 	    ? -1
 	    : 0;
 }
