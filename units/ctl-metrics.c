@@ -114,8 +114,7 @@ static struct line *line_of(int metric, const struct tunnel_state *tunnel, const
 static void add_tunnel(const struct tunnel_state *tunnel)
 {
 	if (tunnel_is_here(tunnel)) {
-		line_of(LISTENING, tunnel, NULL, NULL)->value = strcmp(tunnel->state,
-								    "listening") == 0;
+		line_of(LISTENING, tunnel, NULL, NULL)->value = tunnel_is_listening(tunnel);
 		line_of(CONNECTIONS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, false);
 		line_of(STRANGERS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, true);
 	}

@@ -12,11 +12,6 @@
 #define TEXT_SIZE 48 /* of a time or a number of bytes */
 #define WIDTH 80     /* of a terminal */
 
-static bool is_listening(const struct tunnel_state *tunnel)
-{
-	return strcmp(tunnel->state, "listening") == 0;
-}
-
 /* Served are those whose peer has proved a key and was not refused for another reason. */
 static uint64_t served(const struct tunnel_state *tunnel)
 {
@@ -309,5 +304,5 @@ int ctl_status(int argc, char **argv)
 		print_json(&tunnels, only);
 	else
 		print_text(&tunnels, only);
-	return only == NULL || is_listening(only) ? 0 : EX_UNAVAILABLE;
+	return only == NULL || tunnel_is_listening(only) ? 0 : EX_UNAVAILABLE;
 }

@@ -445,6 +445,11 @@ int tunnels_read_journal(struct tunnels *tunnels, const char *since, char **curs
 
 /* --- sums -------------------------------------------------------------------------------- */
 
+bool tunnel_is_listening(const struct tunnel_state *tunnel)
+{
+	return strcmp(tunnel->state, "listening") == 0;
+}
+
 bool tunnel_is_here(const struct tunnel_state *tunnel)
 {
 	return *tunnel->listen != '\0' || tunnel->live_count > 0;

@@ -65,6 +65,8 @@ struct tunnel_state *tunnels_find(const struct tunnels *, const char *name);
 /* Whether it is in the table, has a socket unit or a connection: not only records in the journal. */
 bool tunnel_is_here(const struct tunnel_state *);
 
+bool tunnel_is_listening(const struct tunnel_state *);
+
 /* How many connections of a key have ended. */
 uint64_t key_use_ended(const struct key_use *);
 
