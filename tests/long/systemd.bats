@@ -35,9 +35,8 @@ setup() {
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	journal_of_failure
 	rm -f "$ROOT/shared/far.sock"
-	teardown_test
+	systemd_teardown
 }
 
 # instances: how many services there are that are not just loaded, failed ones too.

@@ -53,9 +53,8 @@ setup() {
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	journal_of_failure
 	rm -f "$ROOT/shared/app.sock"
-	teardown_test
+	systemd_teardown
 }
 
 # echo_server [ADDRESS:]PORT|PATH: what comes, goes back, in capitals.

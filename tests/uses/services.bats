@@ -45,9 +45,8 @@ setup() {
 
 teardown() {
 	[ -z "${CANNOT:-}" ] || return 0
-	journal_of_failure
 	[ -n "${BATS_TEST_COMPLETED:-}" ] || tail -n 20 "$DATA"/*.log
-	teardown_test
+	systemd_teardown
 }
 
 # needs PROGRAM...: skip unless they are installed
