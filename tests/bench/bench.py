@@ -29,7 +29,7 @@ HOST_PORT = "127.0.0.1:%d"
 
 Settings = collections.namedtuple(
     "Settings", "rounds flow_ms trip_ms sparse_ms open_ms spawns tunnels idle flood_ms sources limit")
-FULL = Settings(5, 500, 200, 300, 600, 40, 100, 1000, 7000, (1, 20, 250), 1500)
+FULL = Settings(5, 500, 200, 300, 600, 40, 100, 1000, 30000, (1, 20, 250), 2400)
 QUICK = Settings(3, 300, 100, 150, 300, 20, 100, 1000, 5000, (20,), 300)
 
 SIZES = (1, 4096)
