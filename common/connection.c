@@ -130,10 +130,9 @@ int connection_enter_sandbox(struct connection *c)
 		if (c->options.sandbox_required)
 			return fail(&c->outcome, EX_OSERR,
 			    "no sandbox: this kernel or build lacks %s", missing);
-#ifndef NO_SANDBOX
-		report_warn(&c->report,
-		    "continuing without a sandbox: this kernel or build lacks %s", missing);
-#endif
+		if (sandbox_built()) /* else the compiler and --version say so */
+			report_warn(&c->report,
+			    "continuing without a sandbox: this kernel lacks %s", missing);
 	}
 	listener_ready(c->accepted.channel);
 	return 0;

@@ -253,6 +253,7 @@ int sandbox_enter(pid_t child, const char **missing)
 }
 
 #else
+#pragma message("the programs will have no sandbox: SANDBOX=no, or no filter for this processor")
 
 bool sandbox_built(void)
 {

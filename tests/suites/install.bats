@@ -210,3 +210,10 @@ installed() {
 	make -n -C "$TREE" BUILD="$PWD/b" SANITIZE=yes all >commands
 	not grep -q FORTIFY commands
 }
+
+@test "a build without a sandbox says so" {
+	make -s -C "$TREE" BUILD="$PWD/b" SANDBOX=no WERROR=yes CFLAGS=-O0 zero_registers= "$PWD/b/common/sandbox.o" 2>make.err
+	grep -q 'no sandbox' make.err
+	make -s -C "$TREE" BUILD="$PWD/b" SANDBOX=yes CFLAGS=-O0 zero_registers= "$PWD/b/common/sandbox.o" 2>make.err
+	not grep 'sandbox' make.err
+}
