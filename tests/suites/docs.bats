@@ -107,10 +107,6 @@ commands() {
 	} | grep -vx 0 >code.words
 	sed -i '/^0$/d' man.words
 	same code.words man.words
-	# And those that README.md names are among them.
-	sed -n '/check the exit status/,/^$/p' "$README" | grep -oE '\b[67][0-9]\b' | sort -u >readme.words
-	[ "$(wc -l <readme.words)" -ge 5 ]
-	[ -z "$(comm -23 readme.words <(sort -u man.words))" ]
 }
 
 @test "environment: the manual page lists what the code reads and sets" {
