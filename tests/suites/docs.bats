@@ -53,6 +53,11 @@ same() {
 			tr -s ' \n' ' ' | sed -E "s/.*($program \[)/\1/; s/\]\] .*/]]/" >man.line
 		"$BUILD/$program" --help | tr -s ' \n' ' ' | sed -E 's/^usage: //; s/\]\] .*/]]/' >help.line
 		[ -s man.line ]
+		# Options without a letter are in that of the manual page only.
+		for word in $("$BUILD/$program" --help | sed -nE 's/^      (--[a-z-]+).*/\1/p'); do
+			grep -q -e "\[$word[] =]" man.line
+		done
+		sed -i 's/ \[--[^]]*\]//g' man.line
 		diff man.line help.line
 	done
 }
