@@ -22,10 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/*
- * A short BPF program, written by hand: libseccomp would generate the same one, but it would take
- * every connection a third of a millisecond, and one more library.
- */
+/* The filter is written by hand: CONTRIBUTING.md says why libseccomp is not used. */
 #if defined(NO_SANDBOX)
 #elif defined(__x86_64__)
 #define ARCHITECTURE AUDIT_ARCH_X86_64
