@@ -271,7 +271,7 @@ void peer_learn(struct peer *peer, int fd)
 	/* Two nameless ends: socat hands us a socketpair of its own. */
 	if (peer->remote.text[0] == '\0' && peer->local.text[0] == '\0')
 		memset(peer, 0, sizeof(*peer));
-	/* Of a connection that has been reset already the kernel does not know the remote end. */
+	/* Once a connection has been reset, the kernel does not know its remote end any more. */
 	if (peer->remote.family == AF_UNSPEC)
 		from_environment(peer);
 }

@@ -46,7 +46,7 @@ struct address_text {
  */
 void peer_learn(struct peer *, int fd);
 
-/* What the kernel gave for one end: `size` bytes at `from`. Unnamed: family AF_UNIX, text "". */
+/* Fill in a zeroed address from what the kernel gave. Of an unnamed UNIX socket, text stays "". */
 void address_from(struct address *, const struct sockaddr_storage *from, socklen_t size);
 
 /* Parse a numeric IPv4 or IPv6 address, in brackets or not. Returns 0, or -1 if it is not one. */
@@ -71,7 +71,9 @@ void address_format(const struct address *, char *text, size_t size);
 /* Put SPIPE_PEER_ADDR, SPIPE_PEER_PORT, SPIPE_LOCAL_ADDR, SPIPE_LOCAL_PORT in the environment. */
 void peer_export(const struct peer *);
 
+/* What clients from this address are counted by. */
 struct source_network address_source(const struct address *);
+
 bool source_equal(const struct source_network *, const struct source_network *);
 
 /* Write `192.0.2.1`, `2001:db8::/64` or "other addresses" into `text`; 64 bytes are enough. */

@@ -72,9 +72,9 @@ void children_remove(struct children *, struct child *);
 bool children_reap(struct children *, struct child *ended);
 
 /*
- * Fill in a slot, at `slots`, for each process that is a stranger's or may ask for the target, and
- * if `waiting` for each connection without a process, until that has hung up. Events already noted
- * in `heard` are not polled for again. Returns how many there are.
+ * Fill in the slots for poll(2): one for each process that has something to report yet, and if
+ * `waiting` one for each connection without a process, unless it has hung up. Events that `heard`
+ * already has are not asked for again. Returns how many slots there are.
  */
 nfds_t children_watch(const struct children *, bool waiting, struct pollfd *slots);
 

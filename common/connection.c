@@ -44,7 +44,7 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	descriptors_find(&c->descriptors, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
 	    role == ROLE_DEC ? "dec" : "enc", c->descriptors.is_stderr);
-	/* A program without listener or service manager has been started by hand: leave it its title. */
+	/* Without listener or service manager, it was started by hand: leave its title alone. */
 	if ((c->descriptors.listeners > 0 || c->report.notify != -1) &&
 	    (argv = title_take(&c->title, argc, argv)) == NULL)
 		return fail(&c->outcome, EX_OSERR, "out of memory");
@@ -150,8 +150,8 @@ int connection_start_far(struct connection *c)
 		return launcher_start(&c->launcher, c->errands, c->key, &c->outcome);
 	if (!c->descriptors.ucspi)
 		return fail(&c->outcome, EX_USAGE,
-		    "no target or command is given, neither by the rules of the client's key "
-		    "nor on the command line; see --help");
+		    "neither the rules of the client's key nor the command line gives "
+		    "a target or command; see --help");
 	launcher_kill(&c->launcher); /* only other keys need it */
 	return 0;
 }

@@ -108,7 +108,7 @@ static int check_value(struct handshake *h, struct outcome *outcome)
 	h->forward_secret = h->pfs && kind == DH_SOUND;
 	if (h->require_pfs && !h->forward_secret)
 		return fail(outcome, EX_NOPERM,
-		    "the %s does without forward secrecy, which is required here", h->peer);
+		    "the %s does not use forward secrecy, which is required here", h->peer);
 	return 0;
 }
 

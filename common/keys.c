@@ -36,7 +36,7 @@ __attribute__((format(printf, 2, 3))) static void add_warning(struct keyring *ri
 	fputc('\0', ring->warnings);
 }
 
-/* Warn of a mode that lets others read a secret, or replace it by their own. */
+/* Warn about a mode that lets others read a secret, or replace it with their own. */
 static void check_mode(struct keyring *ring, const char *what, const char *path, mode_t mode,
     mode_t forbidden, const char *remedy)
 {
@@ -86,8 +86,8 @@ static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[stat
 }
 
 /*
- * A key without rules, open as `fd`: warn where rules seem to be meant for it. alice.conf is not
- * for alice.key, and rules beside the file that a link leads to are not those of the link.
+ * A key without rules, open as `fd`: warn if some were probably meant for it. alice.conf is not for
+ * alice.key, and rules beside the file that a link leads to are not those of the link.
  */
 static void check_misplaced_rules(struct keyring *ring, int dir, const char *path, int fd)
 {
@@ -169,7 +169,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 		load_rules(ring, key, dir, path, fd, credential, problem);
 	if (fd != -1)
 		close(fd);
-	/* The units have a few bytes stand in for a missing file, so that the service starts. */
+	/* The units pass a few bytes in place of a missing file, so that the service starts. */
 	if (credential && problem->status == EX_CONFIG && st.st_size > 0 &&
 	    st.st_size < KEY_FILE_LEAST)
 		fail(problem, EX_CONFIG,

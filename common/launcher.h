@@ -16,7 +16,7 @@
  */
 struct launcher {
 	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
-	int control;      /* the errand's index to the launcher, its answer back */
+	int control;      /* to it goes the index of the errand, from it comes the answer */
 	int socket;       /* our end of the command's stdin and stdout */
 	const char *name; /* of the command or target, for messages */
 	bool connecting;  /* the errand was a target */

@@ -41,10 +41,10 @@ struct accepted {
  * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
  * after `exit_idle`, or when the last connection has ended after SIGUSR2.
  *
- * A stranger costs no process until LISTENER_LEAST bytes of it have arrived, or half of `timeout`
- * has passed. If it has to go before that, it gets one only to leave a record. Few processes of
- * strangers start at the same time; sources that have used up their records come after the
- * others.
+ * A stranger gets no process until it has sent LISTENER_LEAST bytes, or has waited for half of
+ * `timeout` or two seconds, whichever is less. One that leaves or has to make room before that gets
+ * a process only if it may leave a record. Only a few processes of strangers start at the same time;
+ * strangers from sources that have used up their records come last.
  *
  * Where `usual` is a target with an IP address, the listener connects to it for its children, which
  * saves each of them a launcher.

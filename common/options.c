@@ -145,13 +145,13 @@ static const char *take(struct options *options, int letter, const char *value)
 		break;
 	case 'x':
 		if (value != NULL && strcmp(value, "1") != 0 && strcmp(value, "2") != 0)
-			return "is 1 or 2";
+			return "takes 1 or 2";
 		options->proxy_version = value != NULL && value[0] == '1' ? 1 : 2;
 		break;
 	case SANDBOX:
 		options->sandbox_required = strcmp(value, "require") == 0;
 		if (!options->sandbox_required && strcmp(value, "auto") != 0)
-			return "is auto or require";
+			return "takes auto or require";
 		break;
 	}
 	if (span != NULL && (*span = parse_seconds(value)) == -1)

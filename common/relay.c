@@ -16,7 +16,7 @@
 #define BUFFER_SIZE ((size_t)320 * 1024) /* room for them, in whole pages of any size */
 #define BUFFERS_KEPT SECOND /* of silence, before the memory of the buffers is given back */
 
-#define GRACE (2 * SECOND) /* to deliver what is in hand, or for a peer that nobody hears to end */
+#define GRACE (2 * SECOND) /* to deliver what is in hand, or for a peer that nobody reads to end */
 #define TAKEN_RETRY (SECOND / 100) /* poll cannot report that the peer has taken everything */
 #define SHORT_WAIT (SECOND / 10000)
 #define DIALOGUE_SIZE 16384 /* bytes: who sends more at once is not waiting for an answer */
@@ -268,7 +268,7 @@ static bool is_deserted(struct state *s)
 	if (s->one_way_since == 0 || !last->to->out.hung_up || last->out_end != 0 ||
 	    !passed(s, s->one_way_since, GRACE))
 		return false;
-	/* Closed with data on its way, a TCP connection is reset when its peer sends more. */
+	/* If closed before the data has arrived, and the peer then sends more, it is reset. */
 	if (last->from->out.kind != END_TCP || all_taken(last->from))
 		return true;
 	wake_at(s, s->now + SECOND / 2);
@@ -316,8 +316,8 @@ static void release_buffers(struct state *s)
 }
 
 /*
- * What to ask poll about an end. Even with nothing to ask it is watched for a break, but only until
- * it has hung up, because poll would report that again and again.
+ * What to ask poll about an end. Even with nothing to ask, it is watched for a break, until it has
+ * hung up: poll would report that again and again.
  */
 static struct pollfd watch(const struct end *end, short events)
 {
@@ -349,9 +349,9 @@ static int check_break(struct state *s, const struct pollfd *slot, const struct 
 }
 
 /*
- * wait_poll until `wake`. In a dialogue, which two short waits in a row show, the answer is near:
- * to poll a few times first saves the cost of sleeping. One short wait shows nothing, as a single
- * request has its answer soon, too; and in bulk traffic the time is better spent by the others.
+ * wait_poll until `wake`. After two short waits in a row, this is a dialogue and the next message is
+ * near: polling a few times first saves the cost of sleeping. One short wait proves nothing, as a
+ * single request is answered soon, too. In bulk traffic the time is better left to others.
  */
 static int poll_sides(struct state *s, struct pollfd *slots, nfds_t count)
 {

@@ -18,7 +18,7 @@ static const char *parse_date(struct rules *rules, const char *word)
 	time_t start;
 
 	if (rules->expires != 0)
-		return "a second expires";
+		return "expires is given twice";
 	if (word == NULL || strlen(word) != 10 || strspn(word, "-0123456789") != 10 ||
 	    sscanf(word, "%4d-%2d-%2d%n", /* NOLINT(cert-err34-c): few digits */
 		&day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 ||
@@ -29,7 +29,7 @@ static const char *parse_date(struct rules *rules, const char *word)
 	given = day;
 	start = timegm(&day);
 	if (given.tm_mon != day.tm_mon || given.tm_mday != day.tm_mday || start <= 0)
-		return "expires needs a date of the calendar";
+		return "expires needs a date that exists";
 	rules->expires = start + 24 * 60 * 60;
 	return NULL;
 }
@@ -49,10 +49,10 @@ static const char *parse_network(struct rules *rules, char *word)
 	network->bits = network->base.family == AF_INET ? 32 : 128;
 	if (slash != NULL) {
 		if (network->base.family == AF_INET && strchr(word, ':') != NULL)
-			return "from needs an IPv4 network in its own notation";
+			return "from needs IPv4 networks in IPv4 notation";
 		bits = strtoul(slash + 1, &end, 10);
 		if (slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > network->bits)
-			return "from has a wrong prefix length";
+			return "from has an invalid prefix length";
 		network->bits = (unsigned)bits;
 	}
 	rules->network_count++;
@@ -66,7 +66,7 @@ static const char *parse_target(struct rules *rules, char *word)
 	if (word == NULL)
 		return "target needs an address";
 	if (rules->destination.target != NULL)
-		return "a second target";
+		return "target is given twice";
 	rules->destination.target = word;
 	return address_split(&parts, word, false);
 }
@@ -79,7 +79,7 @@ static const char *parse_command(struct rules *rules, char *word, char **rest)
 	if (word == NULL)
 		return "command needs a program";
 	if (rules->destination.command != NULL)
-		return "a second command";
+		return "command is given twice";
 	rules->destination.command = rules->words;
 	for (; word != NULL && count < RULES_WORDS; word = strtok_r(NULL, BLANKS, rest))
 		rules->words[count++] = word;

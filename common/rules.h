@@ -13,7 +13,7 @@
 #define RULES_WORDS 64
 #define RULES_SIZE 4096 /* a rules file is smaller, in bytes */
 
-/* What a connection goes on to: one of the two, or neither if that is not said. */
+/* Where a connection goes on to: one of the two, or neither if none is given. */
 struct destination {
 	char *const *command; /* NULL-terminated */
 	const char *target;   /* an address that address_split takes */

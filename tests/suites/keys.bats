@@ -137,7 +137,7 @@ judges_clients() {
 	echo "# $(cat cost.txt)" >&3
 }
 
-@test "-K: files that are no key by name or type are skipped; rules without a key are reported" {
+@test "-K: files that cannot be keys, by name or type, are skipped; rules without a key are reported" {
 	new_keys k good .hidden old~ good.conf.bak a.bak b.swp c.tmp '#d#' e.orig
 	new_keys elsewhere linked
 	printf '# no rules\n' >k/good.conf
@@ -177,7 +177,7 @@ judges_clients() {
 	grep -q 'z-short.*32' dec.err
 }
 
-@test "-K: a file that everyone may read or write is no key" {
+@test "-K: a file that everyone may read or write is not used as a key" {
 	new_keys k good read written README.md
 	chmod 640 k/good
 	chmod 604 k/read
@@ -311,7 +311,7 @@ judges_clients() {
 	is_known_as alice "$(spipe_as k/alice)"
 	[ -z "$(spipe_as k/bob)" ]
 	statuses dec 5 0 64
-	one_line dec.err spipe-dec 'no target or command is given, neither by the rules of the client.s key'
+	one_line dec.err spipe-dec 'neither the rules of the client.s key nor the command line gives a target or command'
 }
 
 @test "one secret under two names is used, and warned about when its holder comes" {
@@ -366,7 +366,7 @@ more() {
 		more ours 4
 		cp k/$next client-key.new
 		mv client-key.new client-key
-		# both clients have started anew
+		# both clients have started again
 		more upstream 2
 		more ours 2
 		rm k/$previous
@@ -550,7 +550,7 @@ free_port() {
 	statuses dec 5 0 0 0 77 77 77 77
 	# 0440 is how systemd has them: no word about it
 	not grep -q 'chmod' dec.err
-	# what is no credential, and whatever has a slash, is a path
+	# what is not a credential, and whatever has a slash, is a path
 	run -0 --separate-stderr "$HOLDER" other "$DEC" -k ./single -- cat
 	run -0 --separate-stderr "$HOLDER" other "$DEC" -k other -- cat
 	run -0 --separate-stderr "$HOLDER" keys/dave "$DEC" -K ./keys -- cat
