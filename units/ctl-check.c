@@ -1,4 +1,4 @@
-/* spipectl check: what is wrong with a table, before it counts. */
+/* spipectl check: what is wrong with a table, before it takes effect. */
 
 #include <errno.h>
 #include <fcntl.h>

@@ -139,7 +139,7 @@ static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct out
 
 /*
  * An address of spiped: a path, [ip]:port or name:port. Here a port is a number, an IPv4 address has
- * no brackets and, if `numeric`, a name is replaced by its address of now.
+ * no brackets and, if `numeric`, a name is replaced by its current address.
  */
 static int convert_address(char to[static ADDRESS_SIZE], const char *from, bool numeric,
     struct outcome *outcome)
@@ -179,8 +179,8 @@ static int convert_address(char to[static ADDRESS_SIZE], const char *from, bool 
 	    (unsigned)port);
 	freeaddrinfo(found);
 	if (strcmp(name, host) != 0)
-		note("-s %s is written as %s, its address now: a socket needs an address", from,
-		    to);
+		note("-s %s is written as %s, its current address: a socket needs a numeric one",
+		    from, to);
 	return 0;
 }
 

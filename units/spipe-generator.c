@@ -64,7 +64,7 @@ static void warn_of_keys(const struct tunnel *tunnel)
 	}
 }
 
-/* Report a wrong line, and have systemd show it: the kernel's log is not to be had in every container. */
+/* Report a wrong line, and have systemd show it: not every container has a kernel log. */
 static void report_wrong(int dir, const struct tunnel *tunnel, const char *reason)
 {
 	char problem[PATH_MAX + 512];

@@ -8,7 +8,7 @@
 
 static const char usage[] =
     "usage: spipectl command ...\n"
-    "Make and compare keys, check and watch tunnels, come from spiped.\n\n"
+    "Make and compare keys, check and watch tunnels, move from spiped.\n\n"
     "  key new FILE         make a key file\n"
     "  key id FILE ...      show the fingerprint of each key\n"
     "  check [--show NAME] [FILE]\n"

@@ -412,7 +412,7 @@ static void put_exit_idle(FILE *unit, const struct source *source)
 	put_program(unit, source->tunnel, exit_idle != NULL ? exit_idle : DEFAULT_EXIT_IDLE);
 }
 
-/* The world of an administrator's own command. */
+/* What an administrator's own command can see. */
 static void put_exec_world(FILE *unit, const struct source *source)
 {
 	(void)source; /* it is the same for all */
