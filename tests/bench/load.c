@@ -403,7 +403,7 @@ static int serve(unsigned port)
 
 	fcntl(listener, F_SETFL, O_NONBLOCK);
 	epoll_ctl(set, EPOLL_CTL_ADD, listener, &e);
-	e.data.ptr = &port; /* stands for the standard input */
+	e.data.ptr = &port; /* means standard input */
 	epoll_ctl(set, EPOLL_CTL_ADD, 0, &e);
 	printf("port %u\n", port);
 	fflush(stdout);

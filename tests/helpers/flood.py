@@ -5,8 +5,8 @@ flood.py connect ADDRESS PORT FROM COUNT SECONDS   COUNT connects spread over SE
 flood.py silent ADDRESS PORT FROM COUNT            COUNT connections held without a word until stdin ends
 flood.py wrong ADDRESS PORT FROM COUNT             COUNT handshakes with a key of their own
 
-FROM is the local address to come from. A line `ready` on stdout tells when all stand; `wrong` ends when each was
-closed by the other side, and prints how many were, and how many of those never got a byte.
+FROM is the local address to come from. A line `ready` on stdout says that all are open; `wrong` ends when the other
+side has closed each, and prints how many it has closed, and how many of those never got a byte.
 """
 
 import os

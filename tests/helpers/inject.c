@@ -1,9 +1,9 @@
 /*
  * inject [-s] PID: make a live process try what its sandbox forbids, as code that an attacker got to run in it would.
- * Every call is put into the process by ptrace, as root; the process then goes on where it was. One line a
- * call: its name and "denied" (EPERM), "works" or "error-N". With -s seccomp is switched off for the
- * calls (the kernel lets root do that), to see what stands behind it. Exit status 0: all was tried; 77: not on
- * this machine.
+ * Every call is put into the process by ptrace, as root; the process then goes on where it was. One line for each
+ * call: its name and "denied" (EPERM), "works" or "error-N". With -s, seccomp is switched off for the calls (the
+ * kernel lets root do that), to see what the second barrier refuses. Exit status 0: all was tried; 77: not on this
+ * machine.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -25,8 +25,8 @@ setup_test() {
 	cd "$BATS_TEST_TMPDIR" || return
 	umask 077
 	export LC_ALL=C TMPDIR=$BATS_TEST_TMPDIR
-	# The leak check of sanitized builds traces the process, which our programs do not let it. Nor is the limit on
-	# core dumps theirs to set.
+	# The leak check of sanitized builds would have to trace the process, which our programs forbid; and the limit on
+	# core dumps is set by them.
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:disable_coredump=0}
 	unset CREDENTIALS_DIRECTORY LISTEN_FDS LISTEN_PID LISTEN_FDNAMES NOTIFY_SOCKET JOURNAL_STREAM
 	unset REMOTE_ADDR REMOTE_PORT REMOTE_HOST TCPREMOTEIP TCPREMOTEPORT SOCAT_PEERADDR SOCAT_PEERPORT

@@ -104,7 +104,7 @@ def environment():
     """What every case finds around it, and our programs with it."""
     build = os.path.join(ROOT, os.environ.get("BUILD", "build"))
     os.environ.update(BUILD=build, ENC=build + "/spipe-enc", DEC=build + "/spipe-dec", LC_ALL="C")
-    # The leak check of sanitized builds traces the process, which our programs do not let it.
+    # The leak check of sanitized builds would have to trace the process, which our programs forbid.
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
     for name in FOREIGN:
         os.environ.pop(name, None)

@@ -21,7 +21,7 @@ systemd_prepare() {
 		command -v "$program" >/dev/null || export CANNOT="needs $program"
 	done
 	[ -z "${CANNOT:-}" ] || return 0
-	# Not below TMPDIR: the path of a UNIX socket is short.
+	# Not below TMPDIR: the path of a UNIX socket must be short.
 	ROOT=$(mktemp -d /tmp/spipe-systemd.XXXXXX)
 	export ROOT
 	mkdir -p "$ROOT"/{etc-spipe,units/sockets.target.wants,shared}

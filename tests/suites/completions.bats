@@ -50,7 +50,7 @@ suggests() {
 	done <expected
 }
 
-@test "completions: what an option takes, and what stands by itself" {
+@test "completions: what an option takes, and the other arguments" {
 	suggests @file spipe-enc -k ''
 	suggests @file spipe-dec -f --key ''
 	suggests @directory spipe-dec -K ''

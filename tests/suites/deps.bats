@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# make deps: what it leaves of the daemons that its packages bring, and what is built afterwards. With a package manager
-# that only pretends.
+# make deps: the daemons that its packages bring are disabled, and make builds with what has been installed. The package
+# manager is a fake.
 
 load ../helpers/lib
 

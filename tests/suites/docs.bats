@@ -24,7 +24,7 @@ same() {
 }
 
 @test "manual pages are clean under mandoc -Tlint" {
-	# Whether other manuals are installed and indexed is the machine's affair.
+	# Which other manuals are installed and indexed does not matter.
 	mandoc -Tlint "$ROOT"/man/*.[1578] 2>&1 |
 		grep -v -e 'referenced manual not found' -e 'outdated mandoc.db' >lint.err || true
 	[ ! -s lint.err ]
@@ -170,7 +170,7 @@ map() {
 	while read -r file; do
 		[ -e "$ROOT/$file" ] || continue # removed, and not committed yet
 		[[ $file != *__pycache__* ]] || continue
-		# A folder's line stands for what is in it.
+		# A folder's line covers all files in it.
 		while read -r folder; do
 			[[ $file != "$folder"* ]] || continue 2
 		done <folders

@@ -271,7 +271,7 @@ watched() {
 	has out/spipe-b.socket ListenStream=/run/spipe-b.wrong
 	has out/spipe-c.socket ListenStream=/run/c
 	has out/spipe-d.socket ListenStream=/run/spipe-d.wrong
-	# where the name is not to be had
+	# where the name is taken or invalid
 	has out/spipetab-line-3.socket ListenStream=7002 Service=spipetab-line-3@0.service
 	has out/spipetab-line-4.socket ListenStream=/run/spipetab-line-4.wrong
 }

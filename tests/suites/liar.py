@@ -278,7 +278,7 @@ def broken(label, role, act, good, wanted, pfs=False, most=3.0, command=True):
             with open("got", "rb") as f:
                 data = f.read()
     if not good.startswith(data):
-        problems.append("%d bytes delivered that are no part of the good %d" % (len(data), len(good)))
+        problems.append("%d bytes delivered that do not belong to the good %d" % (len(data), len(good)))
     if role == "dec" and subject.wire.fileno() != -1:
         _, end = drain(subject.wire)
         if end == "open":
@@ -384,7 +384,7 @@ def chosen_y(role):
                 peer.sock.sendall(peer.hello(y))
 
             refused("y = %s, options %s" % (name, options), role, act, (REFUSED,), options)
-    # Without -g these are no error, as for spiped; the shared value follows from y.
+    # Without -g these are accepted, as by spiped; the shared value follows from y.
     for y, name in (0, "0"), (1, "1"), (P - 1, "p-1"):
         subject = Subject(role)
         peer = Peer(subject.wire, role == "dec", SHARED)
@@ -549,7 +549,7 @@ def silence(role):
 
 @each_way(both)
 def after_the_deadline(role):
-    """The deadline ends with the handshake: silence after it is no error."""
+    """The deadline ends with the handshake: silence after it does no harm."""
     subject = Subject(role, ("-o", "0.3"))
     peer = Peer(subject.wire, role == "dec", SHARED)
     peer.shake()

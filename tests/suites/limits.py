@@ -69,7 +69,7 @@ class Run:
         self.peer_name = "%s:%d" % near.getsockname()
 
     def pass_on(self, data=b"x"):
-        """Data both ways, which shows that all stands."""
+        """Data both ways: the connection works."""
         for one, two in (self.near, self.far), (self.far, self.near):
             one.put(data)
             expect("what arrived", two.get(len(data)), data)
@@ -84,7 +84,7 @@ class Run:
         return [int(n) for n in re.search(r"(\d+) bytes in, (\d+) bytes out", lines[-1]).groups()]
 
     def broken(self, status, why):
-        """The end with a break for both sides. Returns the bytes that the record tells of."""
+        """The end with a break for both sides. Returns the numbers of bytes in the record."""
         counts = self.finish(status, why)
         expect("the plaintext side", self.plain.drain(), (b"", "reset"))
         expect("the wire", self.wire.drain()[1], "reset")
@@ -147,7 +147,7 @@ def idle_and_half_closed(role):
 
 @each_way(both)
 def no_limits(role):
-    """By default silence is no reason to end, nor with limits that have not passed."""
+    """Silence does not end a connection by default, nor before a limit has passed."""
     for options in [], ["-i", "60", "--linger", "60"]:
         run = Run(role, *options)
         if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
@@ -235,7 +235,7 @@ def linger_kept_alive(role):
 
 @each_way(both)
 def linger_not_before_an_end(role):
-    """While both directions stand, silence is none of its business, nor is the rest once both have ended."""
+    """It does not apply while both directions are open, nor after both have ended."""
     run = Run(role, "--linger", str(SPAN / 2))
     if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
         raise Wrong("not silent")
@@ -315,7 +315,7 @@ def term_delivers(role):
         # What was still in the kernel on the other side is no longer taken, though the reader made room.
         if len(data) == len(sent):
             raise Wrong("all %d bytes were taken" % len(sent))
-        expect("bytes that the record tells of", counts[which], len(data))
+        expect("bytes in the record", counts[which], len(data))
 
 
 @each_way(both)
@@ -384,7 +384,7 @@ def progress_while_stuck(role):
 
 @each_way(both)
 def usr1_does_not_count_as_traffic(role):
-    """An idle connection stays one that is asked for its progress."""
+    """A connection that is asked for its progress is still idle."""
     run = Run(role, "-i", str(1.5 * SPAN))
     start = time.monotonic()
     run.pass_on()

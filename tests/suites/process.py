@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What a process of ours is seen to have and to do: random numbers, locked memory, descriptors, terminals, defaults."""
+"""What a process of ours has and does, as seen from outside: random numbers, locked memory, descriptors, terminals, defaults."""
 
 import ctypes
 import os
@@ -353,7 +353,7 @@ def title(pid):
 
 @case
 def told_to_give_way_too_late():
-    """Who has proved a key in the same moment stays."""
+    """A peer that proves its key in the same moment stays."""
     listener = Listening("dec")
     peer = listener.holder()
     os.kill(int(children(listener.process.pid)[0]), signal.SIGUSR2)
@@ -448,7 +448,7 @@ def absurd_numbers_of_descriptors():
 
 @both
 def closed_stderr(role):
-    """Nothing else comes to lie where stderr would be."""
+    """No file or socket that is opened takes the place of stderr."""
     run = held.Run(role, "ucspi", ["-o", "30"], prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"])
     run.peer.look_at_nonce()
     expect("descriptor 2", descriptors(run.pid)[2], "/dev/null")

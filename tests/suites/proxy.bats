@@ -19,7 +19,7 @@ PROXYPARSE=$TESTS/helpers/proxyparse.py
 	[ "$("$ENC" -k key -- nc -N 127.0.0.1 "$port" <<<hello)" = hello ]
 }
 
-# needs PROGRAM: the servers are no part of what everybody has.
+# needs PROGRAM: skip the test where it is not installed.
 needs() {
 	command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || skip "$1 is not installed (make deps)"
 	PATH=$PATH:/usr/sbin

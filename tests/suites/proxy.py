@@ -67,7 +67,7 @@ def unix():
 
 
 def unix_abstract():
-    """A name that begins with NUL, and is no path; odd bytes stay as they are."""
+    """An abstract name begins with NUL; odd bytes stay as they are."""
     server, client = "\0proxy.py %d" % os.getpid(), "\0proxy.py %d\t client" % os.getpid()
     ours, theirs = accepted(socket.AF_UNIX, server, client)
     return ours, theirs, ("UNIX", client, server, None, None)

@@ -423,7 +423,7 @@ def promptness():
 
 
 def lost(which, how):
-    """One side is reset; the other learns it as a reset (or had its good end), and both programs end at once."""
+    """One side is reset: the other is reset too, unless it has ended cleanly before, and both programs end at once."""
     tunnel = Tunnel()
     first, second = ends(tunnel)[which]
     first.sendall(b"hello")
@@ -457,7 +457,7 @@ for _which, _name in (0, "app"), (1, "service"):
 
 @each_way(case)
 def close_with_unread():
-    """A side that closes with unread data resets its connection; the other must hear of it."""
+    """A side that closes with unread data resets its connection; the other side must be reset, too."""
     for which in 0, 1:
         tunnel = Tunnel()
         first, second = ends(tunnel)[which]
@@ -471,7 +471,7 @@ def close_with_unread():
 
 
 def signalled(number):
-    """A signal ends it, by that signal, and neither side takes it for a good end."""
+    """A signal ends the program, by that signal, and neither side sees a clean end."""
     for victim in "enc", "dec":
         tunnel = Tunnel()
         tunnel.app.sendall(b"x")
@@ -494,7 +494,7 @@ for _signal in "TERM", "INT", "HUP":
 
 @case
 def every_death_is_a_break():
-    """The same for every other signal that ends a process, those included that no process can catch."""
+    """The same for every other signal that ends a process, even those that cannot be caught."""
     # AddressSanitizer would handle some of them.
     os.environ["ASAN_OPTIONS"] += ":" + ":".join("handle_%s=0" % name for name in (
         "segv", "sigbus", "sigfpe", "sigill", "sigtrap", "abort"))
@@ -636,7 +636,7 @@ def killed_before_a_passed_socket_is_used():
 
 @case
 def signal_in_a_flood():
-    """A signal is heard although there is always something to read: the flood has the CPU, spipe-dec the rest."""
+    """A signal is noticed although there is always something to read, and the flood takes most of the CPU."""
     client, wire = tcp_pair()
     cpu = {min(os.sched_getaffinity(0))}
     zero, null = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_RDWR)
@@ -655,7 +655,7 @@ def signal_in_a_flood():
 
 @case
 def nobody_left_to_read():
-    """A command says much and exits, the client is slow and still talks: where less arrives we do not end well."""
+    """A command writes much and exits while a slow client still sends: if not all of it arrives, the end is not clean."""
     size = 300000
     wire, theirs = tcp_pair()
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -1254,7 +1254,7 @@ def near_pty():
 
 @case
 def near_terminal_of_another():
-    """As output a terminal that we may not open anew: all gets there, its flags are left alone, and it stops nobody."""
+    """The output is a terminal that we may not reopen: all of it arrives, the flags stay, and nobody is blocked."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     name, mode = os.ttyname(slave), 0

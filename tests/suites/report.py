@@ -26,7 +26,7 @@ SEND, REPLY = os.urandom(5000), os.urandom(3000)
 JOURNAL, LOG = "/run/systemd/journal/socket", "/dev/log"
 INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
 DAEMON = 3 << 3
-# What stands before the command line: fd 2 said to be the journal, or made the connection.
+# What precedes the command line: fd 2 said to be the journal, or made the connection.
 STREAM = ["/bin/sh", "-c", 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"', "sh"]
 WIRE = ["/bin/sh", "-c", 'exec "$@" 2>&0', "sh"]
 
@@ -276,7 +276,7 @@ def journal_before_a_connection():
 
 @case
 def journal_warnings_and_progress():
-    """Each is an entry of its own, and --verbose says the record on no second place."""
+    """Each is an entry of its own, and --verbose does not write the record to stderr as well."""
     here, log = Listener(JOURNAL), Listener(LOG)
     key_file()
     os.chmod("secret", 0o644)
@@ -366,7 +366,7 @@ def syslog_of_failures():
 
 @case
 def syslog_only_for_networks():
-    """A UNIX socket's connection is no network's: nothing but what is wrong is said, and on stderr."""
+    """A connection on a UNIX socket leaves no record there: only errors are reported, on stderr."""
     log = Listener(LOG)
     held.connected = socket.socketpair
     run = Run("enc")
@@ -377,7 +377,7 @@ def syslog_only_for_networks():
 
 @case
 def no_syslog():
-    """Nobody takes the record: the connection is none the worse for it."""
+    """Nobody reads the record: the connection does not suffer."""
     run = Run("dec")
     run.converse()
     expect("stderr", run.message, "")
@@ -483,7 +483,7 @@ def status():
 
 @case
 def no_manager():
-    """A NOTIFY_SOCKET where nobody is, or that is none: the connection is none the worse for it."""
+    """A NOTIFY_SOCKET that nobody reads, or that does not exist: the connection does not suffer."""
     for place in "/nowhere/socket", "relative", "", "@" + "x" * 107, "/" + "x" * 200, "vsock:2:1234":
         run = Run("dec", NOTIFY_SOCKET=place)
         run.converse()

@@ -61,7 +61,7 @@ def hmac_states(key):
 
 
 def eights(form):
-    """Its parts of 8 bytes: a quarter of a key is one too many. Padding is no part of a secret."""
+    """Its parts of 8 bytes: a quarter of a key is one too many. Padding does not belong to a secret."""
     for at in range(0, len(form) - 7, 8):
         if len(set(form[at : at + 8])) > 2:
             yield form[at : at + 8]
@@ -367,7 +367,7 @@ def descriptors():
 
 @case
 def in_memory():
-    """None is there when its phase is over, at exit not one, in the command never."""
+    """No secret stays in memory after its phase, none is left at exit, and the command never has any."""
     can_look()
     subprocess.run([os.environ.get("CC", "cc"), "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", "hold",
                     ROOT + "/tests/helpers/hold.c"], check=True)
@@ -380,7 +380,7 @@ def in_memory():
 
 @case
 def in_a_core():
-    """None is in one that gcore takes."""
+    """A core that gcore takes contains none."""
     can_look()
     needs("gcore")
     for role in held.ROLES:

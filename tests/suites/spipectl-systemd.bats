@@ -39,7 +39,7 @@ teardown_file() { systemd_down; }
 
 teardown() { systemd_teardown; }
 
-@test "check: the tunnels' own sockets and units are no error" {
+@test "check: the tunnels' own sockets and units are not errors" {
 	run -0 inside spipectl check
 	[ "$output" = '/etc/spipetab: tunnels: 7, errors: 0, warnings: 0' ]
 	# nor for others, who cannot find out whose they are

@@ -280,7 +280,7 @@ probed() {
 	probed "$PWD/d.sock"
 }
 
-@test "probe: a target that goes on after our end is no error" {
+@test "probe: a target that goes on after our end is not an error" {
 	listen server "$DEC" -k key -- sh -c 'while echo more; do sleep 0.1; done'
 	run -0 "$CTL" probe -k key "127.0.0.1:$port"
 	probed "127.0.0.1:$port"

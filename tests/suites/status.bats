@@ -264,7 +264,7 @@ metric() {
 	run -73 inside spipectl metrics /nowhere/spipe.prom
 	run -64 inside spipectl metrics a b
 
-	# A file that has no cursor or a wrong one, and what is no file of metrics.
+	# A file that has no cursor or a wrong one, and what is not a file of metrics.
 	inside spipectl metrics >"$out"
 	inside spipectl metrics /srv/spipe.prom
 	[ "$(metric spipe_connections_ended_total 'tunnel="metered",result="clean"' "$out")" -eq 1 ]
