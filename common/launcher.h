@@ -56,19 +56,19 @@ int launcher_start(struct launcher *, const struct errand *errands, size_t index
  * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the
  * connected socket that the command passed back over its stdout (SCM_RIGHTS); in both cases the
  * process has been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
- * descriptor, or -1 with the outcome (69, 71, 75 or a signal) set.
+ * descriptor, or -1 with the outcome (69, 71, 74, 75 or a signal) set.
  */
 int launcher_far_side(struct launcher *, bool fd_pass, int64_t deadline, struct outcome *);
 
 /*
  * The command has closed its input and output: has it failed? Then true, with the outcome (69) set.
- * Waits a tenth of a second at most for its exit, which follows closely.
+ * Waits at most a tenth of a second for its exit, which follows closely.
  */
 bool launcher_failed(struct launcher *, struct outcome *);
 
 /*
  * Wait for the command to exit until `deadline`, then kill what is left of its group, and reap.
- * Returns 0 if it exited with status 0, or -1 with the outcome (69) set.
+ * Returns 0 if it exited with status 0, or -1 with the outcome (69 or a signal) set.
  */
 int launcher_finish(struct launcher *, int64_t deadline, struct outcome *);
 

@@ -39,7 +39,7 @@ struct accepted {
  * Accept on the listening sockets and fork a child for each connection. No byte is read from the
  * network here, and no key is held. Returns 0 in each child, which has the connection as its near
  * side; or -1 in the listener once it has ended, with the outcome set: status 0 after a signal,
- * after `exit_idle`, or when the last connection has ended after SIGUSR2.
+ * after `exit_idle`, or when the last connection has ended after SIGUSR2; 71 if it cannot go on.
  *
  * A stranger gets no process until it has sent LISTENER_LEAST bytes, or has waited for half of
  * `timeout` or two seconds, whichever is less. One that leaves or has to make room before that gets

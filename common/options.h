@@ -32,7 +32,7 @@ struct options {
 
 /*
  * Parse the command line. Pointers in the result point into argv. Returns 0, or -1 with the outcome
- * (64) set.
+ * (64, 71, or 74 if --help cannot be written) set.
  */
 int options_parse(struct options *, enum role, int argc, char **argv, struct outcome *);
 

@@ -91,7 +91,7 @@ enum table_result { TABLE_END, TABLE_TUNNEL, TABLE_WRONG };
 void table_open(struct table *, FILE *file);
 
 /*
- * Read the next line that describes a tunnel. TABLE_WRONG: the outcome (65, or 74 if the file cannot
+ * Read the next line that describes a tunnel. TABLE_WRONG: the outcome (65, 71, or 74 if the file cannot
  * be read) says what is wrong with line table->line; the lines that follow can still be read.
  */
 enum table_result table_next(struct table *, struct tunnel *, struct outcome *);
