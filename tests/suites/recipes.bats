@@ -21,7 +21,7 @@ setup_file() {
 		cat "$WORLD/install.log"
 		return 1
 	}
-	echo '127.0.0.1 localhost server.example host' >"$WORLD/etc/hosts"
+	echo '127.0.0.1 localhost server.example proxy.example host' >"$WORLD/etc/hosts"
 	head -c 32 /dev/urandom >"$WORLD/etc/spipe/inside.key"
 	# the user of the line for inetd.conf
 	{
@@ -181,6 +181,32 @@ inetd_works() {
 	# tcpclient asks a DNS server for names, and there is none here
 	near bash -c "$(recipe 'tar cz dir' | sed 's/ host / 127.0.0.1 /')"
 	eventually 5 cmp dir/file there/dir/file
+	[ ! -s server.err ]
+	run near bash -c "$(recipe 'tar cz dir' | sed 's/ host / 127.0.0.1 /; s/|/| head -c 1000000 |/')"
+	eventually 5 grep -q 'the command sh exited with status' server.err
+}
+
+@test "recipe: a SOCKS proxy" {
+	echo_server 25
+	near_background spiped -F -d -s '[127.0.0.1]:8025' -t '[127.0.0.1]:25' -k mail.key
+	eventually 5 listens 8025
+	# SOCKS 5 (RFC 1928), for a connection to a name of 14 characters
+	cat >socks <<-'END'
+		head -c 3 >hello
+		printf '\005\000'
+		head -c 5 >request
+		head -c 14 >name
+		head -c 2 >port
+		printf '\005\000\000\001\000\000\000\000\000\000'
+		exec nc -N 127.0.0.1 8025
+	END
+	near_background socat TCP-LISTEN:1080,bind=127.0.0.1 EXEC:'sh socks' 2>socks.err
+	eventually 5 listens 1080
+	random 100000 in
+	tr '[:lower:]' '[:upper:]' <in >expected
+	near timeout -s KILL 20 "$NET" exchange in out bash -c "exec $(recipe 'proxy.example:1080')"
+	cmp out expected
+	[ "$(<name)" = server.example ]
 }
 
 @test "spipetab(5): every line that it shows makes its units" {
