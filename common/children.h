@@ -38,7 +38,7 @@ struct children {
 	struct child *child;
 	size_t room;
 	bool connects; /* the listener connects to the target for its children */
-	/* How many places are taken, wait, and so on. Strangers: also those waiting, none leaving. */
+	/* Numbers of places. Strangers include those waiting, but not those leaving. */
 	unsigned used, waiting, starting, strangers, proved;
 	uint64_t serial;
 	uint64_t served, refused, bytes_in, bytes_out; /* of those that have ended */

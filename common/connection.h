@@ -32,9 +32,9 @@ struct secrets {
 };
 
 /*
- * Everything that one connection owns. The steps of its life below are what main consists of in
- * both programs, each in its own order. A step returns 0, or -1 with the outcome set; then only
- * connection_close is left to do.
+ * Everything that one connection owns. The functions below are the steps of its life: main in both
+ * programs consists of them, each in its own order. A step returns 0, or -1 with the outcome set;
+ * then only connection_close is left to do.
  */
 struct connection {
 	struct options options;

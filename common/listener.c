@@ -278,7 +278,7 @@ static int attend(struct listener *l, struct child *child, struct accepted *acce
 	return 0;
 }
 
-/* Do what connections wait for; if `muted` for the others. Returns 1 in a new process, else 0. */
+/* Do what connections wait for, muted ones or the others. Returns 1 in a new process, else 0. */
 static int attend_all(struct listener *l, bool muted, struct accepted *accepted)
 {
 	for (size_t i = 0; i < l->children.room; i++) {
@@ -349,8 +349,8 @@ static void reload(struct listener *l, char *const *argv)
 }
 
 /*
- * What the program that executed us has left, or NULL if this is no reload. The variable may have
- * come from another process: then it names that one's pid.
+ * What the program that executed us has left, or NULL if this is not a reload. The variable may have
+ * come from another process: then it has the pid of that one.
  */
 static FILE *open_state(void)
 {
@@ -365,7 +365,7 @@ static FILE *open_state(void)
 	return state;
 }
 
-/* Room for children, and those of the program that executed us. Returns 0, or -1 (memory). */
+/* Make room for children, and take over those of a reload. Returns 0, or -1 (memory). */
 static int restore(struct listener *l, FILE *state)
 {
 	/* Strangers may prove a key after accepting has paused; those that leave need room. */

@@ -260,7 +260,7 @@ static int obey_signals(struct state *s)
 	return 0;
 }
 
-/* With one direction done: is nobody left who will read what the other one brings? */
+/* If one direction is done: has the reader of the other one gone? */
 static bool is_deserted(struct state *s)
 {
 	const struct direction *last = s->d[0].done ? &s->d[1] : &s->d[0];

@@ -13,8 +13,7 @@
 
 /* A connection to relay. The caller owns all of it. */
 struct relay {
-	enum role
-	    role; /* ROLE_ENC: near is plaintext, far has the packets; ROLE_DEC: the reverse */
+	enum role role; /* says which side has the packets */
 	struct side *near, *far;
 	struct packet_state *seal, *open;
 	const uint8_t *header; /* plaintext to send ahead of what the near side sends, or NULL */
