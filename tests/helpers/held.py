@@ -1,8 +1,10 @@
 """One run of our program with both of its neighbours in our hands, for the tests that look into it while it runs.
 
-A Run has four kinds of far side: "command", "pass" (-p), "ucspi" (descriptors 6 and 7) and "target" (-t); `wire` is
-its encrypted connection, `plain` the other. For spipe-dec with a command, the command is a shell's:
-it saves what it gets in ./got, then sends ./reply, then makes ./finished. A Listener has any number of connections.
+A Run has one of several shapes: its far side is a "command", "pass" (a command with -p), "ucspi" (descriptors 6 and 7)
+or a "target" (-t), and in all of these it is handed its connection; in "listening" it is handed a listening socket, and
+connects to a target. `wire` is its encrypted connection, `plain` the other. For spipe-dec with a command, the command
+is a shell's: it saves what it gets in ./got, then sends ./reply, then makes ./finished. A Listener has any number of
+connections.
 """
 
 import os
@@ -15,8 +17,9 @@ import time
 
 sys.dont_write_bytecode = True
 import peer  # noqa: E402 (the other implementation of the protocol)
+import start  # noqa: E402
 
-FARS = "command", "pass", "ucspi"
+SHAPES = "command", "pass", "ucspi", "listening"  # those in which different code of ours runs; "target" is like "pass"
 ROLES = "enc", "dec"
 WAIT = 10  # seconds for anything
 COMMAND = ["/bin/sh", "-c", "cat >got && cat reply && : >finished"]
@@ -28,15 +31,6 @@ def listening(backlog=1):
     listener.listen(backlog)
     listener.settimeout(WAIT)
     return listener
-
-
-def connected():
-    listener = listening()
-    ours = socket.create_connection(listener.getsockname(), WAIT)
-    theirs, _ = listener.accept()
-    listener.close()
-    theirs.settimeout(None)
-    return ours, theirs
 
 
 class Peer(peer.Peer):
@@ -63,68 +57,72 @@ def key_file():
 
 
 class Run:
-    """Starts it. Files of the current directory: `secret`, got, reply, finished."""
+    """Starts it. Files of the current directory: `secret`, got, reply, finished. `make` makes its near side."""
 
-    def __init__(self, role, far, options=(), environment=None, program=None, prefix=()):
-        self.role, self.far = role, far
+    def __init__(self, role, shape, options=(), environment=None, program=None, prefix=(), make=peer.tcp_pair):
+        self.role, self.shape = role, shape
         self.key_file = key_file()
         self.key = peer.hashlib.sha256(self.key_file).digest()
         for name in "got", "finished":
             if os.path.exists(name):
                 os.unlink(name)
-        self.near, near = connected()
         self.listener = self.far_socket = far_theirs = None
         command, keep = [], ()
-        if far == "ucspi":
-            self.far_socket, far_theirs = connected()
+        if shape == "ucspi":
+            self.far_socket, far_theirs = peer.tcp_pair()
             keep = (6, 7)
-        elif far == "command" and role == "dec":
+        elif shape == "command" and role == "dec":
             command = ["--", *COMMAND]
         else:
             self.listener = listening()
             host, port = self.listener.getsockname()
-            nc = ["nc", "-F"] if far == "pass" else ["nc", "-N"]
-            command = ["-p"] * (far == "pass") + ["--", *nc, host, str(port)]
-            if far == "target":
+            nc = ["nc", "-F"] if shape == "pass" else ["nc", "-N"]
+            command = ["-p"] * (shape == "pass") + ["--", *nc, host, str(port)]
+            if shape in ("target", "listening"):
                 command = ["-t", "%s:%d" % (host, port)]
-        read_end, write_end = os.pipe()
 
         def between():
             os.dup2(far_theirs.fileno(), 6)
             os.dup2(far_theirs.fileno(), 7)
 
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*prefix, program or os.environ[role.upper()], "-k", "secret", *options, *command],
-            stdin=near, stdout=near, stderr=write_end, pass_fds=keep, env=environment,
-            preexec_fn=between if far_theirs else None,
-        )
-        self.pid = self.process.pid
-        os.close(write_end)
-        self.stderr = read_end
-        for sock in near, far_theirs:
-            if sock:
-                sock.close()
+        arguments = [*prefix, program or os.environ[role.upper()], "-k", "secret", *options, *command]
+        if shape == "listening":
+            near = start.listening(make)
+            self.near = start.connected(near)
+            self.process = start.Listener(arguments, near, env=environment)
+        else:
+            self.near, near = make()
+            self.process = subprocess.Popen(
+                arguments, stdin=near, stdout=near, stderr=subprocess.PIPE, pass_fds=keep, env=environment,
+                preexec_fn=between if far_theirs else None,
+            )
+            near.close()
+        self.stderr = self.process.stderr.fileno()
+        if far_theirs:
+            far_theirs.close()
         if role == "enc":
             self.plain = self.near
             self.wire = self.far_side()
         else:
             self.wire, self.plain = self.near, None
-            if far == "ucspi":
+            if shape == "ucspi":
                 self.plain = self.far_socket
         self.peer = Peer(self.wire, role == "dec", self.key, pfs=True) if self.wire else None
         for sock in self.near, self.far_socket:
             if sock:
                 sock.settimeout(WAIT)
 
+    @property
+    def pid(self):
+        """Of the process that serves the connection."""
+        return start.serving(self.process)
+
     def far_side(self):
-        """The far side's socket, as soon as a command has connected it; None when the program ended first."""
+        """The far side's socket, as soon as it is connected; None when the connection ended first."""
         if self.listener:
-            while not select.select([self.listener], [], [], 0.05)[0]:
-                if self.process.poll() is not None and not select.select([self.listener], [], [], 0)[0]:
-                    return None
-                if time.monotonic() > self.started + WAIT:
-                    return None
+            if self.listener not in select.select([self.listener, self.near], [], [], WAIT)[0]:
+                return None
             self.far_socket, _ = self.listener.accept()
             self.far_socket.settimeout(WAIT)
             self.listener.close()
@@ -147,17 +145,9 @@ class Run:
             self.process.kill()
             self.process.wait()
         self.seconds = time.monotonic() - self.started
-        data, self.leaked, limit = b"", False, time.monotonic() + 2
-        while True:
-            if not select.select([self.stderr], [], [], max(0, limit - time.monotonic()))[0]:
-                self.leaked = True
-                break
-            more = os.read(self.stderr, 65536)
-            if not more:
-                break
-            data += more
-        os.close(self.stderr)
-        self.message = data.decode(errors="replace")
+        self.message = start.said(self.process)
+        self.leaked = self.message.endswith(peer.OUTLIVED)
+        self.process.stderr.close()
 
     def close(self):
         for sock in self.near, self.far_socket, self.listener:
@@ -198,15 +188,13 @@ class Listener(Run):
         self.role, self.near, self.far_socket = role, None, None
         self.key = peer.hashlib.sha256(key_file()).digest()
         self.target = self.listener = listening(8)
-        near, (self.stderr, write_end) = listening(8), os.pipe()
+        near = listening(8)
         self.address = near.getsockname()
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [os.environ[role.upper()], "-k", "secret", "-t", "%s:%d" % self.target.getsockname(), *options],
-            stdin=near, stdout=subprocess.DEVNULL, stderr=write_end, env=environment,
+            stdin=near, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment,
         )
-        self.pid = self.process.pid
-        os.close(write_end)
         near.close()
 
     def children(self):

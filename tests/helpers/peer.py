@@ -167,6 +167,7 @@ LIMIT = 10  # seconds that anything may take; SLOW=n (valgrind and the like) mul
 PROMPT = 1.8  # seconds for what is done at once, on a busy machine; what our programs wait for takes 2 s or more
 SLOW = float(os.environ.get("SLOW", "1"))
 SHARED = hashlib.sha256(suite.SECRET).digest()
+OUTLIVED = "(a process outlived it)"
 
 
 def tcp_pair():
@@ -190,7 +191,7 @@ def read_all(stderr):
     message, end = b"", time.monotonic() + 2 * SLOW
     while True:
         if not select.select([stderr], [], [], max(0, end - time.monotonic()))[0]:
-            message += b"(a process outlived it)"
+            message += OUTLIVED.encode()
             break
         more = os.read(stderr, 65536)
         if not more:

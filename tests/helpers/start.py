@@ -78,8 +78,8 @@ class Listener(subprocess.Popen):
     the connection: signals and status are those of the process that serves it.
     """
 
-    def __init__(self, arguments, listener):
-        super().__init__(arguments, stdin=listener, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def __init__(self, arguments, listener, **more):
+        super().__init__(arguments, stdin=listener, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
         self.parent, self.listener, self.status = self.pid, listener, None
 
     def serving(self):
@@ -126,7 +126,7 @@ def said(process):
 class Started:
     """A program, and our sockets at its near and far side; `far` is None with a command."""
 
-    def __init__(self, role, options=(), command=(), make=tcp_pair):
+    def __init__(self, role, options=(), command=(), make=tcp_pair, make_far=None):
         arguments = [os.environ[role.upper()], "-k", "secret", *options]
         if command:
             arguments += ["--", *command]
@@ -134,7 +134,7 @@ class Started:
         if listens:
             listener = listening(make)
             if not command:
-                self.target = listening(make)
+                self.target = listening(make_far or make)
                 arguments[3:3] = ["-t", place(self.target)]
             self.near = connected(listener)
             self.process = Listener(arguments, listener)
@@ -142,7 +142,7 @@ class Started:
         self.near, near = make()
         far = None
         if not command:
-            self.connection, far = make()
+            self.connection, far = (make_far or make)()
         with far_side(far, unless=command) as passed:
             self.process = subprocess.Popen(
                 arguments, stdin=near, stdout=near, stderr=subprocess.PIPE, pass_fds=passed

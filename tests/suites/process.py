@@ -52,13 +52,24 @@ def eventually(what, condition):
 def nonces_differ(role):
     """Each part of each nonce, however small, is another in each connection."""
     seen = {}
-    for _ in range(4):
-        run = held.Run(role, "ucspi")
+
+    def look(run):
         nonce = run.peer.look_at_nonce()
         for at in range(0, len(nonce), 4):
             expect("connections with the same bytes of a nonce", seen.get((at, nonce[at : at + 4])), None)
             seen[at, nonce[at : at + 4]] = run
+
+    for _ in range(4):
+        run = held.Run(role, "ucspi")
+        look(run)
         run.stop()
+    listener = held.Listener(role)
+    for _ in range(4):
+        run = held.Served(listener)
+        run.wire.sendall(os.urandom(32))  # enough for a process
+        look(run)
+        run.close()
+    listener.stop()
 
 
 @both
@@ -84,19 +95,20 @@ def kernel_is_asked_for_all(role):
 @both
 def secrets_are_locked(role):
     """What holds secrets is never swapped out: the keys before the handshake, the connection's own to its end."""
-    run = held.Run(role, "ucspi", ["-o", "30"])
-    run.peer.look_at_nonce()
-    page = os.sysconf("SC_PAGESIZE") // 1024
-    before = int(status(run.pid, "VmLck").split()[0])
-    if before < 3 * page:
-        raise Wrong("locked before the handshake: %d kB" % before)
-    run.authenticate()
-    run.wire.sendall(run.peer.out.seal(b"x"))
-    expect("what came", run.plain.recv(1), b"x")
-    after = int(status(run.pid, "VmLck").split()[0])
-    if not page <= after < before:
-        raise Wrong("locked while it relays: %d kB, %d kB before" % (after, before))
-    run.stop()
+    for shape in "ucspi", "listening":
+        run = held.Run(role, shape, ["-o", "30"])
+        run.peer.look_at_nonce()
+        page = os.sysconf("SC_PAGESIZE") // 1024
+        before = int(status(run.pid, "VmLck").split()[0])
+        if before < 3 * page:
+            raise Wrong("%s: locked before the handshake: %d kB" % (shape, before))
+        run.authenticate()
+        run.wire.sendall(run.peer.out.seal(b"x"))
+        expect("what came", run.plain.recv(1), b"x")
+        after = int(status(run.pid, "VmLck").split()[0])
+        if not page <= after < before:
+            raise Wrong("%s: locked while it relays: %d kB, %d kB before" % (shape, after, before))
+        run.stop()
 
 
 # --- descriptors ----------------------------------------------------------------------------------------
@@ -155,25 +167,38 @@ def launcher_goes_when_not_needed():
 @both
 def options_of_a_passed_socket(role):
     """A socket that comes after the sandbox is set up as one that came before: nothing delays, keep-alives, a reset by default."""
-    if os.getuid() != 0:
-        raise Skip("needs root, to take another process's socket")
     run = held.Run(role, "pass", ["-o", "30"])
     run.authenticate()
-    far = run.far_socket
+    all_options(run, [run.far_socket])
+
+
+@both
+def options_of_a_listeners_sockets(role):
+    """The same for those that a listener accepts and connects."""
+    run = held.Run(role, "listening", ["-o", "30"])
+    run.authenticate()
+    all_options(run, [run.near, run.far_socket])
+
+
+def all_options(run, ours):
+    """It relays, and the sockets whose other ends these are have all options."""
+    if os.getuid() != 0:
+        raise Skip("needs root, to take another process's socket")
     run.wire.sendall(run.peer.out.seal(b"x"))
     expect("what came", run.plain.recv(1), b"x")
-    process, options = os.pidfd_open(run.pid), []
+    process, found = os.pidfd_open(run.pid), {}
     for fd, what in descriptors(run.pid).items():
         copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, process, fd, 0) if what.startswith("socket:") else -1
         if copy == -1:
             continue
         with socket.socket(fileno=copy) as sock:
-            if sock.family == socket.AF_INET and sock.getsockname() == far.getpeername():
-                options = [bool(sock.getsockopt(level, option)) for level, option in (
+            if sock.family == socket.AF_INET:
+                found[sock.getsockname()] = [bool(sock.getsockopt(level, option)) for level, option in (
                     (socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                     (socket.SOL_SOCKET, socket.SO_LINGER), (socket.SOL_SOCKET, SO_OOBINLINE))]
     os.close(process)
-    expect("TCP_NODELAY, SO_KEEPALIVE, SO_LINGER, SO_OOBINLINE", options, [True] * 4)
+    for sock in ours:
+        expect("TCP_NODELAY, SO_KEEPALIVE, SO_LINGER, SO_OOBINLINE", found[sock.getpeername()], [True] * 4)
     run.stop()
 
 

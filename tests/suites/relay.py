@@ -27,7 +27,7 @@ import tty
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../helpers"))
 import start
 from peer import LIMIT, PROMPT, SHARED, SLOW, Peer, drain, read_all, reset, tcp_pair
-from start import Listener, connected, each_way, listening, no_delay, place, said, serving
+from start import Listener, Started, connected, each_way, listening, no_delay, place, said, serving
 from suite import Skip, Wrong, case, expect, far_side, main
 
 MEMORY = 16384 if SLOW == 1 else 1 << 20  # KiB that a program may have; instrumented ones take what they need
@@ -482,14 +482,14 @@ def signalled(number):
         expect("its plaintext side saw", drain(own), (b"", "reset"))
         expect("the far plaintext side saw", drain(away), (b"", "reset"))
         expect("its status", process.wait(3 * SLOW), -number)
-        message = read_all(process.stderr.fileno())
+        message = said(process)
         if message and (message.count("\n") != 1 or not message.startswith("spipe-%s: " % victim)):
             raise Wrong("stderr was %r" % message)
         finish(other, 74, seconds=PROMPT)
 
 
 for _signal in "TERM", "INT", "HUP":
-    case(signalled, "signal-" + _signal, getattr(signal, "SIG" + _signal))
+    each_way(case)(signalled, "signal-" + _signal, getattr(signal, "SIG" + _signal))
 
 
 @case
@@ -499,7 +499,8 @@ def every_death_is_a_break():
     os.environ["ASAN_OPTIONS"] += ":" + ":".join("handle_%s=0" % name for name in (
         "segv", "sigbus", "sigfpe", "sigill", "sigtrap", "abort"))
     for name in "KILL SEGV BUS FPE ILL TRAP ABRT SYS ALRM USR2 XCPU XFSZ VTALRM PROF IO PWR STKFLT".split():
-        signalled(getattr(signal, "SIG" + name))
+        if name != "USR2" or not start.listens:  # with that, listeners have strangers make room
+            signalled(getattr(signal, "SIG" + name))
     signalled(signal.SIGRTMIN)
     signalled(signal.SIGRTMIN + 7)
 
@@ -579,19 +580,22 @@ def socket_options():
 def with_command(command, options=()):
     """spipe-dec with a command, and the client's side of it: (client socket, spipe-enc, spipe-dec)."""
     app, near = tcp_pair()
-    enc_wire, dec_wire = tcp_pair()
-    dec = spawn("dec", dec_wire, command=command, options=options)
-    enc = spawn("enc", near, enc_wire)
-    for sock in near, enc_wire, dec_wire:
-        sock.close()
+    dec = Started("dec", options, command)
+    dec.near.settimeout(None)
+    enc = spawn("enc", near, dec.near)
+    near.close()
+    dec.near.close()
     app.settimeout(LIMIT * SLOW)
-    return app, enc, dec
+    dec.process.role = "dec"
+    return app, enc, dec.process
 
 
-@case
+@each_way(case)
 def every_signal_is_a_break():
     """Whatever signal ends us, the command is killed before its input ends: it never finishes its work."""
     for number in signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR2, signal.SIGXCPU:
+        if number == signal.SIGUSR2 and start.listens:
+            continue
         signal.signal(number, signal.SIG_DFL)  # a shell's background job ignores some, and so would ours
         app, enc, dec = with_command(["sh", "-c", "head -c 1; cat >/dev/null; touch finished"])
         app.sendall(b"x")
@@ -653,22 +657,18 @@ def signal_in_a_flood():
     finish(enc, 74)
 
 
-@case
+@each_way(case)
 def nobody_left_to_read():
     """A command writes much and exits while a slow client still sends: if not all of it arrives, the end is not clean."""
     size = 300000
-    wire, theirs = tcp_pair()
+    client, _, dec = dec_alone(["head", "-c", str(size), "/dev/zero"])
+    wire = client.sock
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    wire.settimeout(LIMIT * SLOW)
-    dec = spawn("dec", theirs, command=["head", "-c", str(size), "/dev/zero"])
-    theirs.close()
-    client = Peer(wire, True, SHARED)
-    client.shake()
-    start, talked, got = time.monotonic(), False, 0
+    begin, talked, got = time.monotonic(), False, 0
     try:
         while got < size:
             got += len(client.take_packet())
-            if time.monotonic() - start > 2.6 and not talked:
+            if time.monotonic() - begin > 2.6 and not talked:
                 wire.sendall(client.out.seal(b"still here"))
                 talked = True
             time.sleep(0 if talked else 0.02)
@@ -679,7 +679,7 @@ def nobody_left_to_read():
     finish(dec, 0, 74, seconds=5)
 
 
-@case
+@each_way(case)
 def command_fails_at_the_end():
     """A command's failure is reported, after everything it said was delivered."""
     for script, words in (
@@ -697,7 +697,7 @@ def command_fails_at_the_end():
         finish(enc, 0, 74, 76, seconds=PROMPT)
 
 
-@case
+@each_way(case)
 def command_ends_with_unread_input():
     """A command that exits while the client still sends: the client is not left hanging."""
     app, enc, dec = with_command(["sh", "-c", "head -c 10 >/dev/null; printf enough"])
@@ -714,7 +714,7 @@ def command_ends_with_unread_input():
     finish(enc, 74, 76, seconds=2.0)
 
 
-@case
+@each_way(case)
 def command_ends_but_not_its_input():
     """A command that has said everything and exits ends the connection, with the client silent but open."""
     app, enc, dec = with_command(["sh", "-c", "printf done"])
@@ -725,7 +725,7 @@ def command_ends_but_not_its_input():
     finish(enc, 0, seconds=2.0)
 
 
-@case
+@each_way(case)
 def command_half_closes():
     """A command that ends its output and goes on reading."""
     code = (
@@ -744,7 +744,7 @@ def command_half_closes():
             raise Wrong("data differs")
 
 
-@case
+@each_way(case)
 def command_outlives_its_ends():
     """Both directions have ended but the command stays: it is given two seconds, then killed, and named."""
     code = "import socket,time; s=socket.socket(fileno=0); s.recv(1); s.shutdown(2); time.sleep(60)"
@@ -793,22 +793,20 @@ def blocked_signals_are_let_in():
     finish(dec, 0)
 
 
-def dec_alone(command=(), far=None, make=tcp_pair):
-    """spipe-dec with a client of ours: (client, spipe-dec), after the handshake."""
-    wire, theirs = make()
-    wire.settimeout(LIMIT * SLOW)
-    dec = spawn("dec", theirs, far, command=command)
-    theirs.close()
-    client = Peer(wire, True, SHARED)
+def dec_alone(command=(), make=tcp_pair, make_far=None):
+    """spipe-dec with a client of ours, and our side of its target if it has one: (client, target, spipe-dec)."""
+    dec = Started("dec", (), command, make, make_far)
+    client = Peer(dec.near, True, SHARED)
     client.shake()
-    return client, dec
+    dec.process.role = "dec"
+    return client, dec.far, dec.process
 
 
-@case
+@each_way(case)
 def command_fails_after_slow_output():
     """A failed command's output arrives whole, however slow its reader, and then a reset, not an end."""
     size = 1 << 20
-    client, dec = dec_alone(["sh", "-c", "head -c %d /dev/zero; exit 3" % size])
+    client, _, dec = dec_alone(["sh", "-c", "head -c %d /dev/zero; exit 3" % size])
     time.sleep(0.5)  # a slow reader: more than enough for a program that does not wait for it
     got = 0
     while got < size:
@@ -817,11 +815,11 @@ def command_fails_after_slow_output():
     finish(dec, 69, says="status 3")
 
 
-@case
+@each_way(case)
 def command_leaves_input_after_slow_output():
     """The same for one that exits well but has not read all: its output arrives whole, then comes the break."""
     size = 1 << 20
-    client, dec = dec_alone(["sh", "-c", "head -c 1 >/dev/null; head -c %d /dev/zero" % size])
+    client, _, dec = dec_alone(["sh", "-c", "head -c 1 >/dev/null; head -c %d /dev/zero" % size])
     client.sock.sendall(client.out.seal(b"1 is read, these are not"))
     time.sleep(0.5)
     got = 0
@@ -831,22 +829,22 @@ def command_leaves_input_after_slow_output():
     finish(dec, 74, says="without reading all its input")
 
 
-@case
+@each_way(case)
 def command_closes_its_input():
     """A command that reads no more but goes on writing: what it is sent then is lost, and that is a break at once."""
     code = "import socket,time; s=socket.socket(fileno=0); s.shutdown(socket.SHUT_RD); s.sendall(b'x'); time.sleep(60)"
-    client, dec = dec_alone([sys.executable, "-c", code])
+    client, _, dec = dec_alone([sys.executable, "-c", code])
     expect("the command said", client.take_packet(), b"x")
     client.sock.sendall(client.out.seal(b"lost"))
     expect("the client saw", drain(client.sock), (b"", "reset"))
     finish(dec, 74, seconds=2, says="the far side was lost: Broken pipe")
 
 
-@case
+@each_way(case)
 def command_ends_output_then_leaves_input():
     """A command that ends its output, and then exits without reading its input: not a clean end."""
     code = "import socket; s=socket.socket(fileno=0); s.shutdown(socket.SHUT_WR); s.recv(1); s.recv(1, socket.MSG_PEEK)"
-    client, dec = dec_alone([sys.executable, "-c", code])
+    client, _, dec = dec_alone([sys.executable, "-c", code])
     ended(client.sock)
     client.sock.sendall(client.out.seal(b"1 is read, these are not"))
     finish(dec, 74, says="without reading all its input")
@@ -884,14 +882,13 @@ def until_readable(sock):
         raise Wrong("nothing came")
 
 
-@case
+@each_way(case)
 def good_data_before_a_reset():
     """Data that arrived before a reset is delivered, although both are there when we look."""
     for plain_first in True, False:
-        ours, far = tcp_pair()
-        ours.settimeout(LIMIT * SLOW)
-        client, dec = dec_alone(far=far)
-        far.close()
+        client, ours, dec = dec_alone()
+        ours.sendall(b"x")
+        expect("what came while it relays", client.take_packet(), b"x")
         dec.send_signal(signal.SIGSTOP)
         eventually_stopped(dec)
         if plain_first:
@@ -908,7 +905,7 @@ def good_data_before_a_reset():
 
 def eventually_stopped(process):
     end = time.monotonic() + LIMIT * SLOW
-    while open("/proc/%d/stat" % process.pid).read().rsplit(")", 1)[1].split()[0] != "T":
+    while open("/proc/%d/stat" % serving(process)).read().rsplit(")", 1)[1].split()[0] != "T":
         if time.monotonic() > end:
             raise Wrong("it does not stop")
         time.sleep(0.01)
@@ -938,15 +935,12 @@ def ignored_signals_stay_ignored():
     finish(dec, -signal.SIGTERM)
 
 
-@case
+@each_way(case)
 def good_packets_before_a_bad_one():
     """Packets that arrive together with a bad one behind them are all delivered, then comes the break."""
     for make in tcp_pair, socket.socketpair:
         for count in 1, 2, 15:
-            ours, far = make()
-            ours.settimeout(LIMIT * SLOW)
-            client, dec = dec_alone(far=far)
-            far.close()
+            client, ours, dec = dec_alone(make_far=make)
             data = os.urandom(1024 * count)
             bad = bytearray(client.out.seal(b"bad"))
             bad[5] ^= 1
@@ -961,26 +955,24 @@ def good_packets_before_a_bad_one():
 
 def cpu_time(process):
     """Seconds of CPU that it has used."""
-    with open("/proc/%d/stat" % process.pid) as file:
+    with open("/proc/%d/stat" % serving(process)) as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def times_slept(process):
-    with open("/proc/%d/status" % process.pid) as file:
+    with open("/proc/%d/status" % serving(process)) as file:
         return int(file.read().split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
 
-@case
+@each_way(case)
 def gone_with_data_not_read():
     """
     One side is gone and the other does not read what it was sent. A UNIX socket keeps that, so we end; with TCP we
     stay, at rest, until it has been taken.
     """
     for make in socket.socketpair, tcp_pair:
-        ours, far = make()
-        client, dec = dec_alone(far=far, make=socket.socketpair)
-        far.close()
+        client, ours, dec = dec_alone(make=socket.socketpair, make_far=make)
         if make == tcp_pair:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         data = os.urandom(30 if make == socket.socketpair else 1 << 20)
@@ -995,7 +987,6 @@ def gone_with_data_not_read():
                 raise Wrong("woken %d times in a second, %.2f s of CPU" % (times_slept(dec) - slept, cpu_time(dec) - cpu))
         else:
             finish(dec, 0, seconds=4)
-        ours.settimeout(LIMIT * SLOW)
         expect("all data", get(ours, len(data)) == data, True)
         ended(ours)
         if make == tcp_pair:

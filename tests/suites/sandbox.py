@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The sandbox: tried from inside by a program of our own; seen from outside, and tried, in the real ones while they run.
 
-Those are seen in both roles with all kinds of far side, before and after authentication.
+Those are seen in both roles in all shapes of helpers/held.py, before and after authentication.
 """
 
 import ctypes
@@ -92,7 +92,7 @@ def children(pid):
 
 
 def look_at_status(run, phase):
-    label = "%s, %s, %s authentication" % (run.role, run.far, phase)
+    label = "%s, %s, %s authentication" % (run.role, run.shape, phase)
     fields = dict(line.split(":\t", 1) for line in read(run.pid, "status").splitlines() if ":\t" in line)
     expect(label + ": Seccomp", fields["Seccomp"], "2")
     expect(label + ": NoNewPrivs", fields["NoNewPrivs"], "1")
@@ -118,7 +118,7 @@ def descriptors(run):
         return
     wires = {"socket:[%d]" % os.stat("/proc/%d/fd/0" % run.pid).st_ino}
     for pid in children(run.pid):
-        label = "%s, %s: descriptors of the launcher" % (run.role, run.far)
+        label = "%s, %s: descriptors of the launcher" % (run.role, run.shape)
         limit = time.monotonic() + held.WAIT
         while len(os.listdir("/proc/%d/fd" % pid)) > 5 and time.monotonic() < limit:
             time.sleep(0.01)  # it may still be at it
@@ -130,7 +130,7 @@ def descriptors(run):
 
 
 def inject(run, phase, tool):
-    label = "%s, %s, %s authentication" % (run.role, run.far, phase)
+    label = "%s, %s, %s authentication" % (run.role, run.shape, phase)
     expect(label + ": it comes to rest", run.asleep(), True)
     result = subprocess.run([tool, str(run.pid)], stdout=subprocess.PIPE, text=True)
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -151,17 +151,17 @@ def landlock():
     return ctypes.CDLL(None).syscall(create_ruleset, None, 0, version) > 0
 
 
-def play(role, far, look, uid):
+def play(role, shape, look, uid):
     """One connection, with a look at the program before and after authentication; it has to end well all the same."""
     prefix = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"] if uid else ()
-    run = held.Run(role, far, ["-o", "30"], prefix=prefix)
+    run = held.Run(role, shape, ["-o", "30"], prefix=prefix)
     message = b"sandbox " * 500
     with open("reply", "wb") as f:
         f.write(message)
     os.chmod("reply", 0o644)
     if run.peer is None:
         run.stop()
-        raise Wrong("%s, %s: status %s before its far side was connected: %s" % (role, far, run.status, run.message))
+        raise Wrong("%s, %s: status %s before its far side was connected: %s" % (role, shape, run.status, run.message))
     # It sends its nonce when the sandbox is complete; nothing has come from the network before.
     run.peer.look_at_nonce()
     look(run, "before")
@@ -180,7 +180,7 @@ def play(role, far, look, uid):
         got += run.peer.take_packet()
     expect("reply", got == message, True)
     run.end()
-    expect("%s, %s: status and stderr" % (role, far), (run.status, run.message), (0, ""))
+    expect("%s, %s: status and stderr" % (role, shape), (run.status, run.message), (0, ""))
     run.close()
 
 
@@ -201,8 +201,8 @@ def play_all(look, uid):
     if uid:
         as_nobody()
     for role in held.ROLES:
-        for far in held.FARS:
-            play(role, far, look, uid)
+        for shape in held.SHAPES:
+            play(role, shape, look, uid)
 
 
 def injected(uid):

@@ -159,24 +159,24 @@ def secret_memory(pid):
                 yield start, end
 
 
-def play(role, far, look, hold=None, end="clean"):
+def play(role, shape, look, hold=None, end="clean"):
     """
     One connection, up to its `end` (clean, SIGTERM, tampered, refused). look(run) gives the memory at that moment.
     """
-    label = "%s, %s, %s" % (role, far, end)
-    run = held.Run(role, far, ["-o", "30"])
+    label = "%s, %s, %s" % (role, shape, end)
+    run = held.Run(role, shape, ["-o", "30"])
     with open("reply", "wb") as f:
         f.write(b"reply")
-    holder = None
-    if hold:
-        holder = subprocess.Popen([hold, str(run.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        holder.stdout.readline()
     secrets = {
         "K": list(shapes(run.key, is_hmac_key=True)),
         "the key file": list(shapes(run.key_file)),
     }
     # Before anything has come from the network: it has K, and its launcher does not.
     run.peer.look_at_nonce()
+    holder = None
+    if hold:
+        holder = subprocess.Popen([hold, str(run.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        holder.stdout.readline()
     rest(run)
     areas = list(look(run.pid))
     if look is memory:
@@ -187,6 +187,8 @@ def play(role, far, look, hold=None, end="clean"):
     with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
         for child in f.read().split():
             gone(label + ", its child", memory(int(child)), secrets)
+    if shape == "listening":
+        gone(label + ", its listener", memory(run.process.parent), secrets)
     if end == "refused":
         run.peer.key = b"x" * 32
     run.peer.sock.sendall(run.peer.nonce)
@@ -248,6 +250,8 @@ def play(role, far, look, hold=None, end="clean"):
     with open("/proc/%d/task/%d/children" % (run.pid, run.pid)) as f:
         for child in f.read().split():
             gone(label + ", its command", memory(int(child)), {**secrets, **keys})
+    if shape == "listening":
+        gone(label + ", its listener", memory(run.process.parent), {**secrets, **keys})
     secrets.update(keys)
     if end == "SIGTERM":
         run.process.send_signal(signal.SIGTERM)
@@ -372,10 +376,11 @@ def in_memory():
     subprocess.run([os.environ.get("CC", "cc"), "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o", "hold",
                     ROOT + "/tests/helpers/hold.c"], check=True)
     for role in held.ROLES:
-        for far in held.FARS:
-            play(role, far, memory, "./hold")
+        for shape in held.SHAPES:
+            play(role, shape, memory, "./hold")
         for end in "SIGTERM", "tampered", "refused":
             play(role, "ucspi", memory, "./hold", end)
+        play(role, "listening", memory, "./hold", "refused")
 
 
 @case
@@ -400,8 +405,10 @@ def delivered_plaintext(role):
         size += len(run.peer.take_packet())
     run.wire.sendall(run.peer.out.seal_all(into))
     expect("delivered", run.plain.recv(len(into), held.socket.MSG_WAITALL) == into, True)
+    run.process.send_signal(signal.SIGSTOP)  # or it may have been silent for long enough before we have looked
     pieces = {name: [data[i : i + 16] for i in range(0, 5000, 16)] for name, data in (("out", out), ("into", into))}
     present("just delivered", memory(run.pid), pieces, ["out", "into"])
+    run.process.send_signal(signal.SIGCONT)
     limit = time.monotonic() + held.WAIT
     while there := search(memory(run.pid), pieces):
         if time.monotonic() > limit:
