@@ -108,6 +108,7 @@ static void hear(struct children *children, struct child *child)
 			close(child->fd);
 			child->fd = -1;
 		} else if (report.what == CHILD_CARRIED) {
+			child->reported = true;
 			children->bytes_in += report.bytes_in;
 			children->bytes_out += report.bytes_out;
 		} else if (report.what == CHILD_IS_READY) {
@@ -122,11 +123,11 @@ static void hear(struct children *children, struct child *child)
 	}
 }
 
-bool children_reap(struct children *children, struct child *ended)
+bool children_reap(struct children *children, struct child *ended, int *status)
 {
 	pid_t pid;
 
-	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+	while ((pid = waitpid(-1, status, WNOHANG)) > 0)
 		for (size_t i = 0; i < children->room; i++) {
 			struct child *child = &children->child[i];
 

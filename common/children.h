@@ -27,6 +27,7 @@ struct child {
 	int fd;      /* a socket on which it reports, -1: closed; without process: the connection */
 	short heard; /* what poll(2) found at a waiting connection */
 	bool starting;   /* a stranger's process that is not ready for its peer yet */
+	bool reported;   /* how much it carried: it has ended by itself */
 	bool muted;      /* leaves no record as long as it has not proved a key */
 	uint64_t serial; /* the order of accepting */
 	int64_t since;   /* when it was accepted */
@@ -68,8 +69,11 @@ void children_set(struct children *, struct child *, enum child_state);
 /* A connection has ended: close its descriptor, count it, and free its place. */
 void children_remove(struct children *, struct child *);
 
-/* Reap one process that has ended, and move its child to *ended. Returns whether there was one. */
-bool children_reap(struct children *, struct child *ended);
+/*
+ * Reap one process that has ended: move its child to *ended, and the status that waitpid(2) gives to
+ * *status. Returns whether there was one.
+ */
+bool children_reap(struct children *, struct child *ended, int *status);
 
 /*
  * Fill in the slots for poll(2): one for each process that has something to report yet, and if

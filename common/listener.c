@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "children.h"
@@ -103,12 +104,20 @@ static void send_status(struct listener *l, bool ready, bool progress)
 static void reap(struct listener *l)
 {
 	struct child ended;
+	char name[128];
+	int status;
 
-	while (children_reap(&l->children, &ended))
+	while (children_reap(&l->children, &ended, &status)) {
+		if (WIFSIGNALED(status) && !ended.reported) {
+			address_format(&ended.remote, name, sizeof(name));
+			report_warn(l->report, "the process for %s was killed by signal %d (%s)",
+			    name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+		}
 		if (ended.state >= CHILD_PROVED && has_strangers(l) && !ended.muted)
 			records_release(&l->records, &ended.source, l->now);
 		else if (ended.state < CHILD_PROVED && ended.muted)
 			records_leave_out(&l->records, &ended.source, l->now);
+	}
 }
 
 /* Accept nothing for a moment, and say why once. */

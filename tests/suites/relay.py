@@ -492,7 +492,7 @@ for _signal in "TERM", "INT", "HUP":
     each_way(case)(signalled, "signal-" + _signal, getattr(signal, "SIG" + _signal))
 
 
-@case
+@each_way(case)
 def every_death_is_a_break():
     """The same for every other signal that ends a process, even those that cannot be caught."""
     # AddressSanitizer would handle some of them.
