@@ -108,7 +108,7 @@ class Listener(subprocess.Popen):
                 raise Wrong("the listener's status is %d" % self.returncode)
             self.message = read_all(self.stderr.fileno())
             self.listener.close()
-            said = re.search(r"\(status (\d+)\)|(?:ended|killed) by signal (\d+)", self.message)
+            said = re.search(r"\(status (\d+)\)|(?:ended|process .* killed) by signal (\d+)", self.message)
             self.status = 0 if not said else int(said[1]) if said[1] else -int(said[2])
         return self.status
 
