@@ -407,6 +407,12 @@ def descriptors_of_a_listener():
     expect("descriptors of the child that listen", [fd for fd, what in descriptors(child).items() if what == name], [])
     kept = [fd for fd, what in descriptors(listener.process.pid).items() if what == "/etc/passwd"]
     expect("inherited descriptors of the listener", kept, [])
+    with_one = len(descriptors(listener.process.pid))
+    for _ in range(3):
+        peer.sock.close()
+        eventually("no connection is left", lambda: not children(listener.process.pid))
+        peer = listener.holder()
+        expect("descriptors with one connection", len(descriptors(listener.process.pid)), with_one)
     peer.sock.close()
     listener.end()
 
