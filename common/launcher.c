@@ -167,7 +167,7 @@ static ssize_t receive(const struct launcher *launcher, int from, void *data, si
 	}
 	passed = CMSG_FIRSTHDR(&message.header);
 	if (passed != NULL && passed->cmsg_level == SOL_SOCKET && passed->cmsg_type == SCM_RIGHTS &&
-	    passed->cmsg_len == CMSG_LEN(sizeof(int)))
+	    passed->cmsg_len == CMSG_LEN(sizeof(int)) && !(message.header.msg_flags & MSG_CTRUNC))
 		memcpy(fd, CMSG_DATA(passed), sizeof(*fd));
 	return got;
 }
