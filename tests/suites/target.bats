@@ -167,7 +167,7 @@ while True:
 	[[ $stderr == *"-t (a target) and -p (the command connects) cannot be combined; see --help (status 64)" ]]
 	run -64 --separate-stderr "$ENC" -k key -b 127.0.0.1 cat
 	[[ $stderr == *"-b works only with -t (a target), not with a command; see --help (status 64)" ]]
-	for bad in "" 25 host: :25 '[::1]' '::1:25' host:0 host:65536 'a b:1' vsock:1 127.0.0.300:1 "vsock:$(printf %0400d 1):1"; do
+	for bad in "" 25 host: :25 '[::1]' '::1:25' host:0 host:65536 'a b:1' vsock:1 vsock:4294967296:1 vsock:1:4294967296 127.0.0.300:1 "vsock:$(printf %0400d 1):1"; do
 		run -64 --separate-stderr "$ENC" -k key -t "$bad"
 		[ "$stderr" = "spipe-enc: option -t takes host:port, [v6]:port, /path or vsock:CID:port; see --help (status 64)" ]
 	done
