@@ -87,6 +87,37 @@ int address_parse(struct address *address, const char *text)
 	return 0;
 }
 
+const char *network_parse(struct network *network, const char *text)
+{
+	size_t length = strcspn(text, "/");
+	char base[INET6_ADDRSTRLEN + 2] = "";
+	uint64_t bits;
+
+	if (length < sizeof(base))
+		memcpy(base, text, length);
+	if (address_parse(&network->base, base) != 0)
+		return "a network needs a numeric address, with or without /bits";
+	network->bits = network->base.family == AF_INET ? 32 : 128;
+	if (text[length] == '\0')
+		return NULL;
+	if (network->base.family == AF_INET && strchr(base, ':') != NULL)
+		return "an IPv4 network needs IPv4 notation";
+	if (!parse_number(text + length + 1, 0, network->bits, &bits))
+		return "a network has an invalid prefix length";
+	network->bits = (unsigned)bits;
+	return NULL;
+}
+
+bool network_contains(const struct network *network, const struct address *address)
+{
+	unsigned whole = network->bits / 8, rest = network->bits % 8;
+
+	if (address->family != network->base.family ||
+	    memcmp(address->ip, network->base.ip, whole) != 0)
+		return false;
+	return rest == 0 || ((address->ip[whole] ^ network->base.ip[whole]) >> (8 - rest)) == 0;
+}
+
 static bool only(const char *text, const char *allowed)
 {
 	return *text != '\0' && text[strspn(text, allowed)] == '\0';

@@ -23,6 +23,12 @@ struct peer {
 	struct address remote, local;
 };
 
+/* The addresses that begin with the same bits. */
+struct network {
+	struct address base;
+	unsigned bits; /* prefix length */
+};
+
 /* Whom connections are counted by: an IPv4 address or an IPv6 /64. Family 0: neither. */
 struct source_network {
 	sa_family_t family;
@@ -51,6 +57,14 @@ void address_from(struct address *, const struct sockaddr_storage *from, socklen
 
 /* Parse a numeric IPv4 or IPv6 address, in brackets or not. Returns 0, or -1 if it is not one. */
 int address_parse(struct address *, const char *text);
+
+/*
+ * Parse a network: a numeric address, with or without the number of bits, `192.0.2.0/24`. Returns
+ * NULL, or what is wrong with the text.
+ */
+const char *network_parse(struct network *, const char *text);
+
+bool network_contains(const struct network *, const struct address *);
 
 /*
  * Take apart `name:port`, `1.2.3.4:port`, `[v6]:port`, `[v6%zone]:port`,

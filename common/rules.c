@@ -34,32 +34,14 @@ static const char *parse_date(struct rules *rules, const char *word)
 	return NULL;
 }
 
-static const char *parse_network(struct rules *rules, char *word)
+static const char *parse_network(struct rules *rules, const char *word)
 {
-	struct network *network = &rules->network[rules->network_count];
-	char *slash = strchr(word, '/'), *end;
-	unsigned long bits;
-
 	if (rules->network_count == RULES_NETWORKS)
 		return "too many networks";
-	if (slash != NULL)
-		*slash = '\0';
-	if (address_parse(&network->base, word) != 0)
-		return "from needs numeric addresses, with or without /bits";
-	network->bits = network->base.family == AF_INET ? 32 : 128;
-	if (slash != NULL) {
-		if (network->base.family == AF_INET && strchr(word, ':') != NULL)
-			return "from needs IPv4 networks in IPv4 notation";
-		bits = strtoul(slash + 1, &end, 10);
-		if (slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > network->bits)
-			return "from has an invalid prefix length";
-		network->bits = (unsigned)bits;
-	}
-	rules->network_count++;
-	return NULL;
+	return network_parse(&rules->network[rules->network_count++], word);
 }
 
-static const char *parse_target(struct rules *rules, char *word)
+static const char *parse_target(struct rules *rules, const char *word)
 {
 	struct address_text parts;
 
@@ -71,48 +53,45 @@ static const char *parse_target(struct rules *rules, char *word)
 	return address_split(&parts, word, false);
 }
 
-/* The command is the rest of the line. */
-static const char *parse_command(struct rules *rules, char *word, char **rest)
+static const char *parse_command(struct rules *rules, char **words, size_t count)
 {
-	size_t count = 0;
-
-	if (word == NULL)
+	if (count == 0)
 		return "command needs a program";
 	if (rules->destination.command != NULL)
 		return "command is given twice";
+	if (count > RULES_WORDS)
+		return "command has too many words";
+	memcpy(rules->words, words, count * sizeof(*words));
 	rules->destination.command = rules->words;
-	for (; word != NULL && count < RULES_WORDS; word = strtok_r(NULL, BLANKS, rest))
-		rules->words[count++] = word;
-	return word == NULL ? NULL : "command has too many words";
+	return NULL;
 }
 
 static const char *parse_line(struct rules *rules, char *line)
 {
-	char *rest, *rule = strtok_r(line, BLANKS, &rest), *word;
+	char *words[RULES_SIZE / 2 + 1], **values = words + 1, *rest;
 	const char *problem = NULL;
+	size_t count = 0; /* of values */
 
-	if (rule == NULL || rule[0] == '#')
+	words[0] = strtok_r(line, BLANKS, &rest);
+	if (words[0] == NULL || words[0][0] == '#')
 		return NULL;
-	word = strtok_r(NULL, BLANKS, &rest);
-	if (strcmp(rule, "expires") == 0) {
-		problem = parse_date(rules, word);
-	} else if (strcmp(rule, "require-pfs") == 0) {
+	while ((values[count] = strtok_r(NULL, BLANKS, &rest)) != NULL)
+		count++;
+	if (strcmp(words[0], "expires") == 0) {
+		problem = count > 1 ? "too many words" : parse_date(rules, values[0]);
+	} else if (strcmp(words[0], "require-pfs") == 0) {
 		rules->require_pfs = true;
-		return word == NULL ? NULL : "require-pfs takes no value";
-	} else if (strcmp(rule, "from") == 0) {
-		if (word == NULL)
-			return "from needs a network";
-		for (; word != NULL && problem == NULL; word = strtok_r(NULL, BLANKS, &rest))
-			problem = parse_network(rules, word);
-		return problem;
-	} else if (strcmp(rule, "command") == 0) {
-		problem = parse_command(rules, word, &rest);
-	} else if (strcmp(rule, "target") == 0) {
-		problem = parse_target(rules, word);
+		problem = count > 0 ? "require-pfs takes no value" : NULL;
+	} else if (strcmp(words[0], "from") == 0) {
+		problem = count == 0 ? "from needs a network" : NULL;
+		for (size_t i = 0; i < count && problem == NULL; i++)
+			problem = parse_network(rules, values[i]);
+	} else if (strcmp(words[0], "command") == 0) {
+		problem = parse_command(rules, values, count);
+	} else if (strcmp(words[0], "target") == 0) {
+		problem = count > 1 ? "too many words" : parse_target(rules, values[0]);
 	} else
-		return "unknown rule (known: expires, require-pfs, from, target, command)";
-	if (problem == NULL && strtok_r(NULL, BLANKS, &rest) != NULL)
-		problem = "too many words";
+		problem = "unknown rule (known: expires, require-pfs, from, target, command)";
 	if (problem == NULL && rules->destination.command != NULL &&
 	    rules->destination.target != NULL)
 		problem = "both a target and a command";
@@ -171,16 +150,6 @@ int rules_parse(struct rules *rules, int *line, const char **problem)
 	return 0;
 }
 
-static bool within(const struct network *network, const struct address *client)
-{
-	unsigned whole = network->bits / 8, rest = network->bits % 8;
-
-	if (client->family != network->base.family ||
-	    memcmp(client->ip, network->base.ip, whole) != 0)
-		return false;
-	return rest == 0 || ((client->ip[whole] ^ network->base.ip[whole]) >> (8 - rest)) == 0;
-}
-
 int rules_check(const struct rules *rules, const struct address *client, bool forward_secret,
     time_t now, struct outcome *outcome)
 {
@@ -192,7 +161,7 @@ int rules_check(const struct rules *rules, const struct address *client, bool fo
 	if (rules->network_count == 0)
 		return 0;
 	for (size_t i = 0; i < rules->network_count; i++)
-		if (within(&rules->network[i], client))
+		if (network_contains(&rules->network[i], client))
 			return 0;
 	return fail(outcome, EX_NOPERM, "the client's key is not allowed from %s",
 	    client->text[0] == '\0' ? "an unknown address" : client->text);

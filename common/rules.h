@@ -24,10 +24,7 @@ struct rules {
 	time_t expires; /* first second that is too late, UTC; 0: never */
 	bool require_pfs;
 	size_t network_count; /* 0: from anywhere */
-	struct network {
-		struct address base;
-		unsigned bits; /* prefix length */
-	} network[RULES_NETWORKS];
+	struct network network[RULES_NETWORKS];
 	struct destination destination; /* of this key; neither: the usual one */
 	char *words[RULES_WORDS + 1];   /* its command */
 	char text[RULES_SIZE + 1];      /* what the words and the target point into */
