@@ -272,6 +272,23 @@ def oldest_stranger_gives_way():
 
 
 @case
+def holders_are_counted_as_connections():
+    """Who has proved a key is a stranger no more."""
+    listener = Listening("dec", prefix=["bash", "-c", 'exec "$@" 2>err', "bash"])
+    peer, other = listener.holder(), stranger(listener)
+
+    def counted():
+        listener.process.send_signal(signal.SIGUSR1)
+        with open("err") as file:
+            return "1 connections, 1 strangers;" in file.read()
+
+    eventually("one of each is counted", counted)
+    for sock in peer.sock, other:
+        sock.close()
+    listener.end()
+
+
+@case
 def oldest_stranger_gives_way_after_a_reload():
     listener = Listening("dec", "--max-strangers", "3")
     pid = listener.process.pid
