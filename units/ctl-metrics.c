@@ -16,16 +16,6 @@
 
 #define CURSOR "# cursor " /* of the journal: how far it was counted */
 
-/* One metric, with its lines: a set of labels and a value each. */
-struct metric {
-	const char *name, *type, *help;
-	struct line {
-		char *labels; /* "{...}" */
-		uint64_t value;
-	} * lines;
-	size_t count;
-};
-
 enum {
 	LISTENING,
 	CONNECTIONS,
@@ -39,49 +29,47 @@ enum {
 	METRICS
 };
 
-static struct metric metrics[METRICS] = {
-	[LISTENING] = { .name = "spipe_listening",
-	    .type = "gauge",
-	    .help = "Whether the tunnel listens." },
-	[CONNECTIONS] = { .name = "spipe_connections",
-	    .type = "gauge",
-	    .help = "Connections now whose peer has proved a key." },
-	[STRANGERS] = { .name = "spipe_strangers",
-	    .type = "gauge",
-	    .help = "Connections now whose peer has not proved a key." },
-	[ENDED] = { .name = "spipe_connections_ended_total",
-	    .type = "counter",
-	    .help = "Connections that have ended, by result as in the journal." },
-	[LEFT_OUT] = { .name = "spipe_strangers_left_out_total",
-	    .type = "counter",
-	    .help = "Connections of strangers without a record in the journal." },
-	[KEY_ENDED] = { .name = "spipe_key_connections_ended_total",
-	    .type = "counter",
-	    .help = "Connections with a key that have ended." },
-	[KEY_IN] = { .name = "spipe_key_in_bytes_total",
-	    .type = "counter",
-	    .help = "Bytes from the near side to the far side, of connections that have ended." },
-	[KEY_OUT] = { .name = "spipe_key_out_bytes_total",
-	    .type = "counter",
-	    .help = "Bytes from the far side to the near side, of connections that have ended." },
-	[KEY_LAST] = { .name = "spipe_key_last_used_timestamp_seconds",
-	    .type = "gauge",
-	    .help = "When the last connection with a key ended." },
+static const struct {
+	const char *name, *type, *help;
+} metrics[METRICS] = {
+	[LISTENING] = { "spipe_listening", "gauge", "Whether the tunnel listens." },
+	[CONNECTIONS] = { "spipe_connections", "gauge",
+	    "Connections now whose peer has proved a key." },
+	[STRANGERS] = { "spipe_strangers", "gauge",
+	    "Connections now whose peer has not proved a key." },
+	[ENDED] = { "spipe_connections_ended_total", "counter",
+	    "Connections that have ended, by result as in the journal." },
+	[LEFT_OUT] = { "spipe_strangers_left_out_total", "counter",
+	    "Connections of strangers without a record in the journal." },
+	[KEY_ENDED] = { "spipe_key_connections_ended_total", "counter",
+	    "Connections with a key that have ended." },
+	[KEY_IN] = { "spipe_key_in_bytes_total", "counter",
+	    "Bytes from the near side to the far side, of connections that have ended." },
+	[KEY_OUT] = { "spipe_key_out_bytes_total", "counter",
+	    "Bytes from the far side to the near side, of connections that have ended." },
+	[KEY_LAST] = { "spipe_key_last_used_timestamp_seconds", "gauge",
+	    "When the last connection with a key ended." },
 };
 
-/* The line with these labels. If there is none, it is made, with value 0. */
-static struct line *get_line(struct metric *metric, const char *labels)
-{
-	struct line *line;
+/* The lines of each. */
+static struct {
+	struct line {
+		char *labels; /* "{...}" */
+		uint64_t value;
+	} * line;
+	size_t count;
+} lines[METRICS];
 
-	for (line = metric->lines; line < metric->lines + metric->count; line++)
+/* The line with these labels. If there is none, it is made, with value 0. */
+static struct line *get_line(int metric, const char *labels)
+{
+	struct line *line = lines[metric].line;
+
+	for (; line < lines[metric].line + lines[metric].count; line++)
 		if (strcmp(line->labels, labels) == 0)
 			return line;
-	metric->lines = reallocarray(metric->lines, metric->count + 1, sizeof(*line));
-	if (metric->lines == NULL)
-		abort();
-	line = &metric->lines[metric->count++];
-	*line = (struct line){ .labels = strdup(labels) };
+	line = ctl_add_one(&lines[metric].line, &lines[metric].count, sizeof(*line));
+	line->labels = strdup(labels);
 	if (line->labels == NULL)
 		abort();
 	return line;
@@ -106,7 +94,7 @@ static struct line *line_of(int metric, const struct tunnel_state *tunnel, const
 	}
 	putc('}', text);
 	fclose(text);
-	line = get_line(&metrics[metric], labels);
+	line = get_line(metric, labels);
 	free(labels);
 	return line;
 }
@@ -146,7 +134,7 @@ static void load_line(char *line)
 	for (int i = ENDED; i < METRICS; i++) /* those before it are about now */
 		if (strlen(metrics[i].name) == (size_t)(labels - line) &&
 		    strncmp(metrics[i].name, line, (size_t)(labels - line)) == 0)
-			get_line(&metrics[i], labels)->value = number;
+			get_line(i, labels)->value = number;
 }
 
 /*
@@ -176,18 +164,20 @@ static int load(const char *path, char **cursor, struct outcome *outcome)
 	if (file != NULL)
 		fclose(file);
 	for (int i = 0; i < METRICS && *cursor == NULL; i++)
-		metrics[i].count = 0;
+		lines[i].count = 0;
 	return 0;
 }
 
 static void print(FILE *to, const char *cursor)
 {
-	for (const struct metric *metric = metrics; metric < metrics + METRICS; metric++) {
-		fprintf(to, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,
-		    metric->name, metric->type);
-		for (size_t i = 0; i < metric->count; i++)
-			fprintf(to, "%s%s %" PRIu64 "\n", metric->name, metric->lines[i].labels,
-			    metric->lines[i].value);
+	for (int i = 0; i < METRICS; i++) {
+		const char *name = metrics[i].name;
+
+		fprintf(to, "# HELP %s %s\n# TYPE %s %s\n", name, metrics[i].help, name,
+		    metrics[i].type);
+		for (size_t j = 0; j < lines[i].count; j++)
+			fprintf(to, "%s%s %" PRIu64 "\n", name, lines[i].line[j].labels,
+			    lines[i].line[j].value);
 	}
 	if (cursor != NULL)
 		fprintf(to, CURSOR "%s\n", cursor);

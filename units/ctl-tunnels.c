@@ -16,17 +16,6 @@
 #include "table.h"
 #include "wait.h"
 
-/* Make room for one more of `size` bytes at the end of an array, zeroed, and return it. */
-static void *add_one(void *array, size_t *count, size_t size)
-{
-	char **start = array, *more = reallocarray(*start, *count + 1, size);
-
-	if (more == NULL)
-		abort();
-	*start = more;
-	return memset(more + size * (*count)++, 0, size);
-}
-
 /* What others have named, such as keys, must not reach a terminal as it is. */
 static char *copy(const char *text)
 {
@@ -54,7 +43,7 @@ static struct key_use *get_key(struct tunnel_state *tunnel, const char *name)
 			free(printable);
 			return &tunnel->keys[i];
 		}
-	key = add_one(&tunnel->keys, &tunnel->key_count, sizeof(*key));
+	key = ctl_add_one(&tunnel->keys, &tunnel->key_count, sizeof(*key));
 	key->name = printable;
 	key->peer = copy("");
 	key->id = copy("");
@@ -75,7 +64,7 @@ static struct tunnel_state *get_tunnel(struct tunnels *tunnels, const char *name
 
 	if (tunnel != NULL)
 		return tunnel;
-	tunnel = add_one(&tunnels->tunnel, &tunnels->count, sizeof(*tunnel));
+	tunnel = ctl_add_one(&tunnels->tunnel, &tunnels->count, sizeof(*tunnel));
 	tunnel->name = copy(name);
 	tunnel->role = strcmp(name, "enc") == 0 ? "enc" : strcmp(name, "dec") == 0 ? "dec" : "";
 	tunnel->listen = copy("");
@@ -338,7 +327,7 @@ static void read_connection(struct tunnels *tunnels, const char *pid, uint64_t u
 	/* The launcher of a connection has the same title as its parent. */
 	if (fields != 2 || read_title(parent, text, sizeof(text)) != NULL)
 		return;
-	live = add_one(&tunnel->live, &tunnel->live_count, sizeof(*live));
+	live = ctl_add_one(&tunnel->live, &tunnel->live_count, sizeof(*live));
 	parse_title(live, title + 11);
 	started /= (unsigned long long)sysconf(_SC_CLK_TCK);
 	live->seconds = uptime > started ? uptime - started : 0;

@@ -1,6 +1,7 @@
 #ifndef SPIPE_CTL_H
 #define SPIPE_CTL_H
 
+#include <stddef.h>
 #include <stdio.h>
 
 #include "outcome.h"
@@ -27,6 +28,20 @@ void ctl_make_printable(char *text);
 
 /* Write a printable text between double quotes, as JSON and Prometheus read it. */
 void ctl_put_quoted(FILE *, const char *text);
+
+/*
+ * Make room for one more element of `size` bytes, zeroed, at the end of the array that the pointer at `array`
+ * points to, and return it.
+ */
+void *ctl_add_one(void *array, size_t *count, size_t size);
+
+struct keyring;
+
+/*
+ * Load one key file into a zeroed keyring, as the programs do, and print its warnings. Returns 0, or -1 with the
+ * outcome (78, 71) set.
+ */
+int ctl_load_key(struct keyring *, const char *file, struct outcome *);
 
 /* Print the reason if the outcome is an error. Returns the exit status. */
 int ctl_end(const struct outcome *);

@@ -1,6 +1,7 @@
 /* spipectl: what an administrator needs around the tunnels. See spipectl(8). */
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ctl.h"
@@ -93,6 +94,16 @@ void ctl_put_quoted(FILE *to, const char *text)
 		putc(*text, to);
 	}
 	putc('"', to);
+}
+
+void *ctl_add_one(void *array, size_t *count, size_t size)
+{
+	char **start = array, *more = reallocarray(*start, *count + 1, size);
+
+	if (more == NULL)
+		abort();
+	*start = more;
+	return memset(more + size * (*count)++, 0, size);
 }
 
 static int run(int argc, char **argv)
