@@ -145,7 +145,7 @@ static const char *check_port(const char *text, uint64_t least)
 
 	return parse_number(text, least, 65535, &number)
 	    ? NULL
-	    : "the port must be a number from 1 to 65535";
+	    : "the port must be a number from 1 to 65535, not a name";
 }
 
 /* The host of [host]:port: an IP address, IPv6 with or without %zone. */

@@ -17,6 +17,7 @@
 
 struct apply {
 	char *units; /* what systemctl lists */
+	struct listeners listeners;
 	struct words stop, reset, start, renew, copy;
 	unsigned tunnels, listening, failed;
 };
@@ -63,6 +64,7 @@ static void list_units(struct apply *apply)
 
 	free(apply->units);
 	run_program(words, &apply->units);
+	listeners_read(&apply->listeners, true);
 }
 
 /* The next unit in the list. Returns what follows it, or NULL at the end. */
@@ -182,7 +184,8 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 	words_add(&apply->start, socket_unit);
 	if (!active)
 		printf("starting %s\n", tunnel->name);
-	else if (has_changed(socket_unit, false) || !systemd_listens(&tunnel->listen)) {
+	else if (has_changed(socket_unit, false) ||
+	    !address_listens(&apply->listeners, &tunnel->listen, true)) {
 		printf("restarting %s\n", tunnel->name);
 		stop_socket(apply, socket_unit);
 	} else {
@@ -198,37 +201,9 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 
 /* --- what has become of it --------------------------------------------------------------- */
 
-/*
- * Why a socket does not listen: who has its address or, if nobody, what systemd said before its last
- * error, which is always "Failed to listen on".
- */
-static void print_why(const struct tunnel *tunnel, const char *socket_unit)
-{
-	char match[128];
-	const char *const words[] = { "journalctl", "-q", "-b", "-o", "cat", "-p", "err", "-n", "2",
-		match, "_UID=0", NULL };
-	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE], *log, *sockets = list_sockets();
-	bool held = address_is_held(&tunnel->listen, sockets, holder);
-
-	fprintf(stderr, "spipectl: %s:%u: ", TABLE_PATH, tunnel->line);
-	address_text_format(&tunnel->listen, where, sizeof(where));
-	free(sockets);
-	if (held) {
-		fprintf(stderr, "%s is held by %s\n", where, holder);
-		return;
-	}
-	/* With -u, journalctl may miss what a short-lived child of systemd's has said. */
-	snprintf(match, sizeof(match), "UNIT=%s", socket_unit);
-	run_program(words, &log);
-	log[strcspn(log, "\n")] = '\0';
-	fprintf(stderr, "%s does not listen: %s\n", where,
-	    *log != '\0' ? log : "see systemctl status");
-	free(log);
-}
-
 static void verify(struct apply *apply, const struct tunnel *tunnel)
 {
-	char socket_unit[96];
+	char socket_unit[96], *problem;
 	bool expected = tunnel->option[TUNNEL_NOAUTO] == NULL;
 
 	apply->tunnels++;
@@ -237,11 +212,14 @@ static void verify(struct apply *apply, const struct tunnel *tunnel)
 		expected |= strcmp(apply->start.word[i], socket_unit) == 0;
 	if (!expected)
 		return;
-	if (is_active(apply, socket_unit) && systemd_listens(&tunnel->listen))
+	if (is_active(apply, socket_unit) &&
+	    address_listens(&apply->listeners, &tunnel->listen, true))
 		apply->listening++;
 	else {
 		apply->failed++;
-		print_why(tunnel, socket_unit);
+		problem = address_problem(&apply->listeners, &tunnel->listen, socket_unit);
+		fprintf(stderr, "spipectl: %s:%u: %s\n", TABLE_PATH, tunnel->line, problem);
+		free(problem);
 	}
 }
 
@@ -251,18 +229,15 @@ static void verify(struct apply *apply, const struct tunnel *tunnel)
 static int each_tunnel(struct apply *apply, void (*act)(struct apply *, const struct tunnel *),
     struct outcome *outcome)
 {
-	FILE *file = fopen(TABLE_PATH, "re");
 	struct table table;
 	struct tunnel tunnel;
 	enum table_result found;
 
-	if (file == NULL)
-		return fail(outcome, EX_NOINPUT, "%s: %s", TABLE_PATH, strerror(errno));
-	table_open(&table, file);
+	if (table_open(&table, TABLE_PATH, outcome) != 0)
+		return -1;
 	while ((found = table_next(&table, &tunnel, outcome)) == TABLE_TUNNEL)
 		act(apply, &tunnel);
 	table_close(&table);
-	fclose(file);
 	return found == TABLE_END ? 0 : -1;
 }
 
@@ -313,6 +288,7 @@ int ctl_apply(int argc, char **argv)
 	else
 		run(&apply, &outcome);
 	free(apply.units);
+	listeners_free(&apply.listeners);
 	words_free(&apply.stop);
 	words_free(&apply.reset);
 	words_free(&apply.start);

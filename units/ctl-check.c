@@ -31,7 +31,7 @@ struct check {
 	bool shown;       /* there is such a line */
 	int dir;          /* where the units are written */
 	char dir_path[32];
-	char *sockets; /* those of systemd */
+	struct listeners listeners;
 	unsigned line; /* that is being checked; 0: none */
 	unsigned tunnels, errors, warnings;
 };
@@ -166,10 +166,10 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 
 static void check_listen(struct check *check, const struct tunnel *tunnel)
 {
-	char where[UNIX_PATH_SIZE + 64], holder[HOLDER_SIZE];
+	char where[ADDRESS_TEXT_SIZE], holder[HOLDER_SIZE];
 
-	address_text_format(&tunnel->listen, where, sizeof(where));
-	if (geteuid() == 0 && address_is_held(&tunnel->listen, check->sockets, holder))
+	tunnel_format_address(&tunnel->listen, where, sizeof(where));
+	if (geteuid() == 0 && address_is_held(&check->listeners, &tunnel->listen, holder))
 		problem(check, true, "%s is held by %s", where, holder);
 }
 
@@ -190,25 +190,22 @@ static void check_tunnel(struct check *check, const struct tunnel *tunnel)
 	check_listen(check, tunnel);
 }
 
-static void check_lines(struct check *check, FILE *file)
+static void check_lines(struct check *check, struct table *table)
 {
-	struct table table;
 	struct tunnel tunnel;
 	struct outcome outcome = { 0 };
 	enum table_result found;
 
-	check->sockets = list_sockets();
-	table_open(&table, file);
-	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END) {
-		check->line = table.line;
+	listeners_read(&check->listeners, true);
+	while ((found = table_next(table, &tunnel, &outcome)) != TABLE_END) {
+		check->line = table->line;
 		if (found == TABLE_WRONG)
 			problem(check, true, "%s", outcome.reason);
 		else
 			check_tunnel(check, &tunnel);
 	}
 	check->line = 0;
-	table_close(&table);
-	free(check->sockets);
+	listeners_free(&check->listeners);
 }
 
 /* --- the units --------------------------------------------------------------------------- */
@@ -312,9 +309,9 @@ static void verify(struct check *check)
 
 /* --- all of it --------------------------------------------------------------------------- */
 
-static void check_table(struct check *check, FILE *file)
+static void check_table(struct check *check, struct table *table)
 {
-	check_lines(check, file);
+	check_lines(check, table);
 	if (geteuid() != 0)
 		problem(check, false, "run as root to check that the addresses are free");
 	verify(check);
@@ -328,10 +325,10 @@ static void check_table(struct check *check, FILE *file)
 /* Check the table at check->path. Returns 0, or -1 with the outcome set if that cannot be done. */
 static int check_path(struct check *check, struct outcome *outcome)
 {
-	FILE *file = fopen(check->path, "re");
+	struct table table;
 
-	if (file == NULL)
-		return fail(outcome, EX_NOINPUT, "%s: %s", check->path, strerror(errno));
+	if (table_open(&table, check->path, outcome) != 0)
+		return -1;
 	umask(022);
 	snprintf(check->dir_path, sizeof(check->dir_path), "/tmp/spipectl.XXXXXX");
 	check->dir = mkdtemp(check->dir_path) != NULL
@@ -340,10 +337,10 @@ static int check_path(struct check *check, struct outcome *outcome)
 	if (check->dir == -1)
 		fail(outcome, EX_CANTCREAT, "%s: %s", check->dir_path, strerror(errno));
 	else {
-		check_table(check, file);
+		check_table(check, &table);
 		close(check->dir);
 	}
-	fclose(file);
+	table_close(&table);
 	return outcome->status == 0 ? 0 : -1;
 }
 

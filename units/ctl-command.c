@@ -32,28 +32,15 @@ int command_of_process(struct command_line *command, const char *pid, struct out
 	    : fail(outcome, EX_NOINPUT, "process %s has no command line", pid);
 }
 
-/* The value of one of a unit's properties, to be freed. */
-static char *property(const char *unit, const char *name)
-{
-	const char *const words[] = { "systemctl", "show", "--value", "-p", name, "--", unit,
-		NULL };
-	char *value;
-
-	if (run_program(words, &value) != 0)
-		*value = '\0';
-	value[strcspn(value, "\n")] = '\0';
-	return value;
-}
-
 /* A unit that does not run: ExecStart as systemctl shows it, "{ path=... ; argv[]=... ; ...". */
 static int take_exec_start(struct command_line *command, const char *unit, struct outcome *outcome)
 {
-	char *directory = property(unit, "WorkingDirectory"), *word, *end;
+	char *directory = unit_property(unit, "WorkingDirectory"), *word, *end;
 
 	snprintf(command->directory, sizeof(command->directory), "%s",
 	    *directory == '/' ? directory : "/");
 	free(directory);
-	command->text = property(unit, "ExecStart");
+	command->text = unit_property(unit, "ExecStart");
 	word = strstr(command->text, "argv[]=");
 	end = word != NULL ? strstr(word, " ; ") : NULL;
 	if (end == NULL)
@@ -72,7 +59,7 @@ static int take_exec_start(struct command_line *command, const char *unit, struc
 
 int command_of_unit(struct command_line *command, const char *unit, struct outcome *outcome)
 {
-	char *pid = property(unit, "MainPID");
+	char *pid = unit_property(unit, "MainPID");
 	int result = *pid != '\0' && strcmp(pid, "0") != 0
 	    ? command_of_process(command, pid, outcome)
 	    : take_exec_start(command, unit, outcome);

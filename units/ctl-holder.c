@@ -1,8 +1,8 @@
 #include "ctl-holder.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -12,27 +12,10 @@
 #include <unistd.h>
 
 #include "ctl-run.h"
+#include "ctl.h"
+#include "table.h"
 
-#define INODES 16 /* listening sockets at one port that are looked for */
-
-/* The inodes of the sockets in question. */
-struct inodes {
-	unsigned long number[INODES];
-	int count;
-};
-
-void address_text_format(const struct address_text *address, char *text, size_t size)
-{
-	if (address->kind == ADDRESS_UNIX)
-		snprintf(text, size, "%s", address->path);
-	else if (address->kind == ADDRESS_VSOCK)
-		snprintf(text, size, "vsock:%s:%s", address->host, address->port);
-	else if (*address->host == '\0')
-		snprintf(text, size, "%s", address->port);
-	else
-		snprintf(text, size, strchr(address->host, ':') != NULL ? "[%s]:%s" : "%s:%s",
-		    address->host, address->port);
-}
+/* --- can it be bound? -------------------------------------------------------------------- */
 
 /* Bind a socket, as systemd would, and close it: nothing can have connected to it. */
 static bool bind_fails(int family, const struct sockaddr *address, socklen_t size)
@@ -52,22 +35,14 @@ static bool bind_fails(int family, const struct sockaddr *address, socklen_t siz
 	return taken;
 }
 
-/* Look up a TCP address. Returns NULL, or what freeaddrinfo has to free. */
-static struct addrinfo *tcp_address(const char *host, const char *port)
+static bool tcp_is_held(const char *host, const char *port)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
 		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
 	struct addrinfo *found;
-
-	return getaddrinfo(host, port, &hints, &found) == 0 ? found : NULL;
-}
-
-static bool tcp_is_held(const char *host, const char *port)
-{
-	struct addrinfo *found = tcp_address(host, port);
 	bool taken;
 
-	if (found == NULL)
+	if (getaddrinfo(host, port, &hints, &found) != 0)
 		return false;
 	taken = bind_fails(found->ai_family, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
@@ -86,116 +61,145 @@ static bool vsock_is_held(const struct address_text *address)
 	return bind_fails(AF_VSOCK, (struct sockaddr *)&vm, sizeof(vm));
 }
 
-static void add_inode(struct inodes *inodes, unsigned long inode)
+/* --- who listens ------------------------------------------------------------------------- */
+
+static void add(struct listeners *listeners, const struct listener *listener)
 {
-	if (inodes->count < INODES && inode != 0)
-		inodes->number[inodes->count++] = inode;
+	struct listener *new = ctl_add_one(&listeners->listener, &listeners->count,
+	    sizeof(*listener));
+
+	*new = *listener;
 }
 
-/* Sockets that listen at the port, and at the address `host`, as the kernel writes it (NULL: any). */
-static void find_tcp(struct inodes *inodes, const char *table, const char *host, unsigned long port)
+/* The sockets in /proc/net/tcp or tcp6 that listen. */
+static void read_tcp(struct listeners *listeners, const char *path)
 {
-	FILE *file = fopen(table, "re");
-	char line[512], local_host[33];
-	unsigned local, state;
-	unsigned long inode;
+	struct listener new = { .kind = ADDRESS_TCP };
+	FILE *file = fopen(path, "re");
+	char line[512];
+	unsigned state;
 
 	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
 		/* NOLINTNEXTLINE(cert-err34-c): the kernel's */
-		if (sscanf(line, "%*s %32[0-9A-F]:%x %*s %x %*s %*s %*s %*s %*s %lu", local_host,
-			&local, &state, &inode) == 4 &&
-		    local == port && state == 0x0a &&
-		    (host == NULL || strcmp(local_host, host) == 0))
-			add_inode(inodes, inode);
+		if (sscanf(line, "%*s %32[0-9A-F]:%x %*s %x %*s %*s %*s %*s %*s %lu", new.where,
+			&new.port, &state, &new.inode) == 4 &&
+		    state == 0x0a)
+			add(listeners, &new);
 	if (file != NULL)
 		fclose(file);
 }
 
-/* Sockets that listen at exactly this TCP address. */
-static void find_tcp_address(struct inodes *inodes, const char *host_text, const char *port_text)
+static void read_unix(struct listeners *listeners)
 {
-	struct addrinfo *found = tcp_address(host_text, port_text);
-	unsigned long port = strtoul(port_text, NULL, 10);
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-	char host[33];
-
-	if (found == NULL)
-		return;
-	if (found->ai_family == AF_INET) {
-		memcpy(&v4, found->ai_addr, sizeof(v4));
-		snprintf(host, sizeof(host), "%08X", v4.sin_addr.s_addr);
-		find_tcp(inodes, "/proc/net/tcp", host, port);
-	} else {
-		memcpy(&v6, found->ai_addr, sizeof(v6));
-		for (size_t i = 0; i < 4; i++)
-			snprintf(host + 8 * i, sizeof(host) - 8 * i, "%08X",
-			    v6.sin6_addr.s6_addr32[i]);
-		find_tcp(inodes, "/proc/net/tcp6", host, port);
-	}
-	freeaddrinfo(found);
-}
-
-/* Sockets that listen at the path. */
-static void find_unix(struct inodes *inodes, const char *path)
-{
+	struct listener new = { .kind = ADDRESS_UNIX };
 	FILE *file = fopen("/proc/net/unix", "re");
-	char line[512], name[128];
+	char line[512];
 	unsigned flags;
-	unsigned long inode;
 
 	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
 		/* NOLINTNEXTLINE(cert-err34-c): the kernel's */
-		if (sscanf(line, "%*s %*s %*s %x %*s %*s %lu %127s", &flags, &inode, name) == 3 &&
-		    (flags & 0x10000) != 0 && strcmp(name, path) == 0)
-			add_inode(inodes, inode);
+		if (sscanf(line, "%*s %*s %*s %x %*s %*s %lu %107s", &flags, &new.inode,
+			new.where) == 3 &&
+		    (flags & 0x10000) != 0)
+			add(listeners, &new);
 	if (file != NULL)
 		fclose(file);
 }
 
-/* Whether the process has one of the sockets open. */
-static bool has_socket(const char *pid, const struct inodes *inodes)
+/* Which of the sockets the process has open: nobody that started later can have given them to it. */
+static void read_holder(struct listeners *listeners, int pid)
 {
-	char path[300], link[64];
+	char path[64], link[64];
 	DIR *dir;
 	const struct dirent *entry;
 	unsigned long inode;
-	bool found = false;
 
-	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	dir = opendir(path);
-	while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
 		ssize_t size = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
 
 		link[size > 0 ? size : 0] = '\0';
 		/* NOLINTNEXTLINE(cert-err34-c): the kernel's */
 		if (sscanf(link, "socket:[%lu]", &inode) != 1)
 			continue;
-		for (int i = 0; i < inodes->count; i++)
-			found |= inodes->number[i] == inode;
+		for (size_t i = 0; i < listeners->count; i++) {
+			struct listener *listener = &listeners->listener[i];
+
+			if (listener->inode == inode && (listener->pid == 0 || pid < listener->pid))
+				listener->pid = pid;
+		}
 	}
 	if (dir != NULL)
 		closedir(dir);
-	return found;
 }
 
-/* Which process has one of the sockets: the oldest one, which the others got it from. 0: not found. */
-static int find_process(const struct inodes *inodes)
+void listeners_read(struct listeners *listeners, bool holders)
 {
-	struct dirent **entries;
-	int count = scandir("/proc", &entries, NULL, versionsort), pid = 0;
+	DIR *dir = holders ? opendir("/proc") : NULL;
+	const struct dirent *entry;
 
-	for (int i = 0; i < count; i++) {
-		int number = atoi(entries[i]->d_name); /* NOLINT(cert-err34-c): 0 is none */
-
-		if (pid == 0 && number > 0 && has_socket(entries[i]->d_name, inodes))
-			pid = number;
-		free(entries[i]);
-	}
-	if (count >= 0)
-		free(entries);
-	return pid;
+	listeners_free(listeners);
+	read_tcp(listeners, "/proc/net/tcp");
+	read_tcp(listeners, "/proc/net/tcp6");
+	read_unix(listeners);
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			read_holder(listeners, atoi(entry->d_name)); /* NOLINT(cert-err34-c) */
+	if (dir != NULL)
+		closedir(dir);
 }
+
+void listeners_free(struct listeners *listeners)
+{
+	free(listeners->listener);
+	free(listeners->units);
+	*listeners = (struct listeners){ .count = 0 };
+}
+
+/* Whether a socket listens at this port or path, whatever its IP address. */
+static bool has_port(const struct listener *listener, const struct address_text *address)
+{
+	if (listener->kind != (int)address->kind)
+		return false;
+	return address->kind == ADDRESS_UNIX
+	    ? strcmp(listener->where, address->path) == 0
+	    : listener->port == (unsigned)strtoul(address->port, NULL, 10);
+}
+
+/* Whether its IP address is this one. */
+static bool has_host(const struct listener *listener, const char *host)
+{
+	uint32_t words[4];
+	char where[33] = "";
+	int count = inet_pton(AF_INET, host, words) == 1 ? 1 : 4;
+
+	if (*host == '\0') /* [::], or 0.0.0.0 where there is no IPv6 */
+		return listener->where[strspn(listener->where, "0")] == '\0';
+	if (count == 4 && inet_pton(AF_INET6, host, words) != 1)
+		return false;
+	for (int i = 0; i < count; i++) /* as the kernel writes it */
+		snprintf(where + 8 * i, sizeof(where) - 8 * (size_t)i, "%08X", words[i]);
+	return strcmp(listener->where, where) == 0;
+}
+
+bool address_listens(const struct listeners *listeners, const struct address_text *address,
+    bool by_systemd)
+{
+	if (address->kind == ADDRESS_VSOCK)
+		return vsock_is_held(address); /* the kernel does not list those */
+	for (size_t i = 0; i < listeners->count; i++) {
+		const struct listener *listener = &listeners->listener[i];
+
+		if (has_port(listener, address) &&
+		    (address->kind == ADDRESS_UNIX || has_host(listener, address->host)) &&
+		    (!by_systemd || listener->pid == 1))
+			return true;
+	}
+	return false;
+}
+
+/* --- who is in the way ------------------------------------------------------------------- */
 
 /* Whether that is a unit of one of the table's tunnels: not those that come with the programs. */
 static bool is_tunnel(const char *unit)
@@ -232,118 +236,73 @@ static bool find_unit(const char *sockets, const char *where, char holder[static
 }
 
 /* Whether the process serves a tunnel: "0::/spipe.slice/spipe-mail@0.service". */
-static bool serves_tunnel(int pid)
+static bool serves_tunnel(const char *pid)
 {
 	static const char slice[] = "/spipe.slice/";
-	char path[64], line[512];
+	char text[4096];
 	const char *unit;
-	bool found = false;
-	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-	file = fopen(path, "re");
-	while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
-		unit = strstr(line, slice);
-		found = unit != NULL && is_tunnel(unit + strlen(slice));
-	}
-	if (file != NULL)
-		fclose(file);
-	return found;
-}
-
-static void process_name(int pid, char holder[static HOLDER_SIZE])
-{
-	char path[64], name[64] = "";
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	file = fopen(path, "re");
-	if (file != NULL) {
-		if (fgets(name, sizeof(name), file) != NULL)
-			name[strcspn(name, "\n")] = '\0';
-		fclose(file);
-	}
-	snprintf(holder, HOLDER_SIZE, "%s, pid %d", name, pid);
-}
-
-/* Sockets that listen at exactly this address: TCP or UNIX, as the kernel lists no others. */
-static void find_listeners(struct inodes *inodes, const struct address_text *address)
-{
-	if (address->kind == ADDRESS_UNIX)
-		find_unix(inodes, address->path);
-	else if (*address->host != '\0')
-		find_tcp_address(inodes, address->host, address->port);
-	else {
-		find_tcp_address(inodes, "::", address->port);
-		/* what systemd makes of a port alone where there is no IPv6 */
-		find_tcp_address(inodes, "0.0.0.0", address->port);
-	}
-}
-
-bool address_listens(const struct address_text *address)
-{
-	struct inodes inodes = { .count = 0 };
-
-	if (address->kind == ADDRESS_VSOCK)
-		return vsock_is_held(address);
-	find_listeners(&inodes, address);
-	return inodes.count > 0;
-}
-
-bool systemd_listens(const struct address_text *address)
-{
-	struct inodes inodes = { .count = 0 };
-
-	if (address->kind == ADDRESS_VSOCK)
-		return vsock_is_held(address); /* the kernel does not say by whom */
-	find_listeners(&inodes, address);
-	return has_socket("1", &inodes);
+	process_read(pid, "cgroup", text, sizeof(text));
+	unit = strstr(text, slice);
+	return unit != NULL && is_tunnel(unit + strlen(slice));
 }
 
 /* Whether systemd could not bind a socket to this address. */
-static bool is_taken(const struct address_text *address)
+static bool is_taken(const struct listeners *listeners, const struct address_text *address)
 {
 	if (address->kind == ADDRESS_TCP && *address->host != '\0')
 		return tcp_is_held(address->host, address->port);
 	if (address->kind == ADDRESS_TCP) /* the second where there is no IPv6 */
 		return tcp_is_held("::", address->port) || tcp_is_held("0.0.0.0", address->port);
 	/* systemd replaces a UNIX socket that nobody listens on */
-	return address_listens(address);
+	return address_listens(listeners, address, false);
 }
 
-char *list_sockets(void)
-{
-	static const char *const words[] = { "systemctl", "list-sockets", "--no-legend", "--full",
-		NULL };
-	char *sockets;
-
-	run_program(words, &sockets);
-	return sockets;
-}
-
-bool address_is_held(const struct address_text *address, const char *sockets,
+bool address_is_held(struct listeners *listeners, const struct address_text *address,
     char holder[static HOLDER_SIZE])
 {
-	struct inodes inodes = { .count = 0 };
-	char where[UNIX_PATH_SIZE + 16];
-	int pid;
+	static const char *const list[] = { "systemctl", "list-sockets", "--no-legend", "--full",
+		NULL };
+	char where[UNIX_PATH_SIZE + 16], pid[16], name[64];
+	int oldest = 0;
 
 	snprintf(holder, HOLDER_SIZE, "another process");
-	if (!is_taken(address))
+	if (!is_taken(listeners, address))
 		return false;
-	if (address->kind == ADDRESS_UNIX)
-		find_unix(&inodes, address->path);
-	else if (address->kind == ADDRESS_TCP) {
-		find_tcp(&inodes, "/proc/net/tcp", NULL, strtoul(address->port, NULL, 10));
-		find_tcp(&inodes, "/proc/net/tcp6", NULL, strtoul(address->port, NULL, 10));
+	for (size_t i = 0; i < listeners->count; i++) {
+		const struct listener *listener = &listeners->listener[i];
+
+		if (has_port(listener, address) && listener->pid != 0 &&
+		    (oldest == 0 || listener->pid < oldest))
+			oldest = listener->pid;
 	}
-	pid = find_process(&inodes);
-	if (pid == 1 || address->kind == ADDRESS_VSOCK) {
+	if (oldest == 1 || address->kind == ADDRESS_VSOCK) {
+		if (listeners->units == NULL)
+			run_program(list, &listeners->units);
 		snprintf(where, sizeof(where), "%s%s", address->kind == ADDRESS_UNIX ? "" : ":",
 		    address->kind == ADDRESS_UNIX ? address->path : address->port);
-		return find_unit(sockets, where, holder);
+		return find_unit(listeners->units, where, holder);
 	}
-	if (pid != 0)
-		process_name(pid, holder);
-	return pid == 0 || !serves_tunnel(pid);
+	if (oldest == 0)
+		return true;
+	snprintf(pid, sizeof(pid), "%d", oldest);
+	process_read(pid, "comm", name, sizeof(name));
+	snprintf(holder, HOLDER_SIZE, "%.*s, pid %s", (int)strcspn(name, "\n"), name, pid);
+	return !serves_tunnel(pid);
+}
+
+char *address_problem(struct listeners *listeners, const struct address_text *address,
+    const char *unit)
+{
+	char where[ADDRESS_TEXT_SIZE], holder[HOLDER_SIZE], *problem, *error = unit_error(unit);
+	bool held = address_is_held(listeners, address, holder);
+
+	tunnel_format_address(address, where, sizeof(where));
+	if (asprintf(&problem, held ? "%s is held by %s" : "%s does not listen: %s", where,
+		held                 ? holder
+		    : *error != '\0' ? error
+				     : "see systemctl status") == -1)
+		abort();
+	free(error);
+	return problem;
 }

@@ -8,24 +8,39 @@
 
 #define HOLDER_SIZE 128
 
-/* Whether anything listens at exactly this address. Needs root for VSOCK ports below 1024. */
-bool address_listens(const struct address_text *);
+/* The sockets of this machine that listen: TCP and UNIX, as the kernel lists no others. */
+struct listeners {
+	struct listener {
+		int kind;                   /* as in struct address_text */
+		char where[UNIX_PATH_SIZE]; /* the path, or the IP address in hexadecimal */
+		unsigned port;
+		unsigned long inode;
+		int pid; /* of the oldest process that has it, which the others got it from; 0: unknown */
+	} * listener;
+	size_t count;
+	char *units; /* what `systemctl list-sockets` says; NULL: not asked yet */
+};
 
-/* What `systemctl list-sockets` says, to be freed with free(3). */
-char *list_sockets(void);
+/* Find them now, and if `holders` the processes that have them, which takes longer. Zero it before the first time. */
+void listeners_read(struct listeners *, bool holders);
+
+void listeners_free(struct listeners *);
+
+/*
+ * Whether anything listens at exactly this address; or, `by_systemd`, whether systemd does, which only root
+ * can find out, and only with `holders`. Needs root for VSOCK ports below 1024; nobody can find out who has those.
+ */
+bool address_listens(const struct listeners *, const struct address_text *, bool by_systemd);
 
 /*
  * Whether something other than a tunnel of the table listens at this address, so that a socket cannot
  * be bound to it. If so, write "spiped, pid 812", "nginx.socket" or, if it cannot be found out,
- * "another process" into `holder`. `sockets` comes from list_sockets.
+ * "another process" into `holder`.
  */
-bool address_is_held(const struct address_text *, const char *sockets,
+bool address_is_held(struct listeners *, const struct address_text *,
     char holder[static HOLDER_SIZE]);
 
-/* Whether systemd listens at exactly this address. Only root can find out. */
-bool systemd_listens(const struct address_text *);
-
-/* Write the address as in the table, `127.0.0.1:80` or `[::1]:80`, into `text` of `size` bytes. */
-void address_text_format(const struct address_text *, char *text, size_t size);
+/* Say why `unit`, a socket unit, does not listen at this address: who holds it, or else what systemd says. To be freed. */
+char *address_problem(struct listeners *, const struct address_text *, const char *unit);
 
 #endif

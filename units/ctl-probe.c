@@ -47,7 +47,7 @@ static int take_address(struct probe *probe, const struct tunnel *tunnel, struct
 		address.host = "127.0.0.1";
 	if (address.kind == ADDRESS_VSOCK && *address.host == '\0')
 		address.host = "1"; /* this machine */
-	address_text_format(&address, probe->address, sizeof(probe->address));
+	tunnel_format_address(&address, probe->address, sizeof(probe->address));
 	return 0;
 }
 
@@ -88,12 +88,10 @@ static int take_line(struct probe *probe, const char *name, struct outcome *outc
 	struct tunnel tunnel;
 	struct outcome wrong;
 	enum table_result found;
-	FILE *file = fopen(TABLE_PATH, "re");
 	int result;
 
-	if (file == NULL)
-		return fail(outcome, EX_NOINPUT, "%s: %s", TABLE_PATH, strerror(errno));
-	table_open(&table, file);
+	if (table_open(&table, TABLE_PATH, outcome) != 0)
+		return -1;
 	while ((found = table_next(&table, &tunnel, &wrong)) == TABLE_WRONG ||
 	    (found == TABLE_TUNNEL && strcmp(tunnel.name, name) != 0))
 		;
@@ -102,7 +100,6 @@ static int take_line(struct probe *probe, const char *name, struct outcome *outc
 	    : fail(outcome, EX_USAGE, "%s is not an address, and no valid line of %s has that name",
 		  name, TABLE_PATH);
 	table_close(&table);
-	fclose(file);
 	return result;
 }
 

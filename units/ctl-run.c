@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ctl.h"
+
 void words_add(struct words *words, const char *word)
 {
 	char *copy = strdup(word);
@@ -80,4 +82,53 @@ int run_program(const char *const *words, char **output)
 		fwrite(part, 1, got, collected);
 	fclose(collected);
 	return from != NULL ? run_end(from, pid) : 127;
+}
+
+bool process_read(const char *pid, const char *file, char *text, size_t size)
+{
+	char path[300];
+	FILE *from;
+	size_t got = 0;
+
+	snprintf(path, sizeof(path), "/proc/%s/%s", pid, file);
+	from = fopen(path, "re");
+	if (from != NULL) {
+		got = fread(text, 1, size - 1, from);
+		fclose(from);
+	}
+	text[got] = '\0';
+	return got > 0;
+}
+
+/* Run a program, and return the first line of what it prints. */
+static char *first_line(const char *const *words)
+{
+	char *output;
+
+	if (run_program(words, &output) != 0)
+		*output = '\0';
+	output[strcspn(output, "\n")] = '\0';
+	return output;
+}
+
+char *unit_property(const char *unit, const char *name)
+{
+	const char *const words[] = { "systemctl", "show", "--value", "-p", name, "--", unit,
+		NULL };
+
+	return first_line(words);
+}
+
+char *unit_error(const char *unit)
+{
+	char match[64], *id = unit_property(unit, "InvocationID"), *error;
+	/* With -u, journalctl may miss what a short-lived child of systemd's has said. */
+	const char *const words[] = { "journalctl", "-q", "-o", "cat", "-p", "notice", match,
+		"_UID=0", NULL };
+
+	snprintf(match, sizeof(match), "INVOCATION_ID=%s", id);
+	free(id);
+	error = first_line(words);
+	ctl_make_printable(error);
+	return error;
 }

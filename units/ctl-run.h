@@ -31,4 +31,13 @@ int run_end(FILE *, pid_t);
  */
 int run_program(const char *const *words, char **output);
 
+/* Read /proc/PID/FILE into `text` of `size` bytes, as far as it fits. Returns whether there is any. */
+bool process_read(const char *pid, const char *file, char *text, size_t size);
+
+/* The value of one of a unit's properties, to be freed; "" if systemd does not say. */
+char *unit_property(const char *unit, const char *name);
+
+/* What systemd said first that was wrong, of all since it last started this unit. To be freed; "": nothing. */
+char *unit_error(const char *unit);
+
 #endif

@@ -362,14 +362,12 @@ static int print_line(const struct spiped *spiped, struct replacement *new, stru
 	put_line(line, spiped, new);
 	fclose(line);
 
-	line = fmemopen(text, size, "r");
-	table_open(&table, line);
+	table_from(&table, fmemopen(text, size, "r"));
 	if (table_next(&table, &tunnel, outcome) == TABLE_TUNNEL)
 		result = puts(text) != EOF ? 0 : fail(outcome, EX_IOERR, "cannot write");
 	else
 		result = -1;
 	table_close(&table);
-	fclose(line);
 	free(text);
 	return result;
 }

@@ -115,40 +115,41 @@ static void read_keys(struct tunnel_state *state, const struct tunnel *tunnel)
 	}
 }
 
-static void read_tunnel(struct tunnels *tunnels, const struct tunnel *tunnel)
+static void read_tunnel(struct tunnels *tunnels, const struct tunnel *tunnel,
+    const struct listeners *listeners)
 {
 	struct tunnel_state *state = get_tunnel(tunnels, tunnel->name);
-	char text[UNIX_PATH_SIZE + 64];
+	char text[ADDRESS_TEXT_SIZE];
 
 	state->role = tunnel->role == ROLE_ENC ? "enc" : "dec";
-	address_text_format(&tunnel->listen, text, sizeof(text));
+	tunnel_format_address(&tunnel->listen, text, sizeof(text));
 	replace(&state->listen, text);
 	if (tunnel->command != NULL)
 		replace(&state->target, tunnel->command);
 	else {
-		address_text_format(&tunnel->target, text, sizeof(text));
+		tunnel_format_address(&tunnel->target, text, sizeof(text));
 		replace(&state->target, text);
 	}
-	state->deaf = geteuid() == 0 && !address_listens(&tunnel->listen);
+	state->deaf = geteuid() == 0 && !address_listens(listeners, &tunnel->listen, false);
 	read_keys(state, tunnel);
 }
 
 static void read_table(struct tunnels *tunnels)
 {
-	FILE *file = fopen(TABLE_PATH, "re");
 	struct table table;
 	struct tunnel tunnel;
-	struct outcome outcome = { 0 };
+	struct listeners listeners = { .count = 0 };
+	struct outcome outcome;
 	enum table_result found;
 
-	if (file == NULL)
+	if (table_open(&table, TABLE_PATH, &outcome) != 0)
 		return;
-	table_open(&table, file);
+	listeners_read(&listeners, false);
 	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END)
 		if (found == TABLE_TUNNEL)
-			read_tunnel(tunnels, &tunnel);
+			read_tunnel(tunnels, &tunnel, &listeners);
 	table_close(&table);
-	fclose(file);
+	listeners_free(&listeners);
 }
 
 /* --- what systemd says ------------------------------------------------------------------- */
@@ -249,27 +250,10 @@ static void read_sockets(struct tunnels *tunnels)
 
 /* --- what processes say ------------------------------------------------------------------ */
 
-/* Read a file of a process, as text. Returns whether there was any. */
-static bool read_process(const char *pid, const char *file, char *text, size_t size)
-{
-	char path[300];
-	FILE *from;
-	size_t got = 0;
-
-	snprintf(path, sizeof(path), "/proc/%s/%s", pid, file);
-	from = fopen(path, "re");
-	if (from != NULL) {
-		got = fread(text, 1, size - 1, from);
-		fclose(from);
-	}
-	text[got] = '\0';
-	return got > 0;
-}
-
 /* The title of a process that serves a connection, without the program's name; NULL: it is another. */
 static char *read_title(const char *pid, char *text, size_t size)
 {
-	if (!read_process(pid, "cmdline", text, size) ||
+	if (!process_read(pid, "cmdline", text, size) ||
 	    (strncmp(text, "spipe-enc: ", 11) != 0 && strncmp(text, "spipe-dec: ", 11) != 0))
 		return NULL;
 	return text + 11;
@@ -312,12 +296,12 @@ static void read_connection(struct tunnels *tunnels, const char *pid, uint64_t u
 	int fields;
 
 	if (read_title(pid, title, sizeof(title)) == NULL ||
-	    !read_process(pid, "cgroup", text, sizeof(text)))
+	    !process_read(pid, "cgroup", text, sizeof(text)))
 		return;
 	/* Not in the slice of a user or of a container, who could name their units the same. */
 	unit = strstr(text, SLICE);
 	tunnel = unit != NULL ? tunnel_of_unit(tunnels, unit + strlen(SLICE), '@') : NULL;
-	if (tunnel == NULL || !read_process(pid, "stat", text, sizeof(text)))
+	if (tunnel == NULL || !process_read(pid, "stat", text, sizeof(text)))
 		return;
 	rest = strrchr(text, ')');
 	if (rest == NULL)
@@ -339,7 +323,7 @@ static void read_processes(struct tunnels *tunnels)
 	const struct dirent *entry;
 	char uptime[64];
 
-	read_process("", "uptime", uptime, sizeof(uptime));
+	process_read("", "uptime", uptime, sizeof(uptime));
 	uptime[strcspn(uptime, ".")] = '\0';
 	while (dir != NULL && (entry = readdir(dir)) != NULL)
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
@@ -353,6 +337,28 @@ void tunnels_read(struct tunnels *tunnels)
 	read_table(tunnels);
 	read_sockets(tunnels);
 	read_processes(tunnels);
+}
+
+char *tunnel_problem(const struct tunnel_state *tunnel)
+{
+	char unit[96], *failing;
+	const char *const words[] = { "systemctl", "list-units", "--plain", "--no-legend", "--full",
+		"--state=failed,auto-restart", unit, NULL };
+	struct listeners listeners = { .count = 0 };
+	struct address_text address;
+
+	if (tunnel_is_listening(tunnel)) {
+		snprintf(unit, sizeof(unit), "spipe-%s@*.service", tunnel->name);
+		run_program(words, &failing);
+		failing[strcspn(failing, " \n")] = '\0';
+		return *failing != '\0' ? unit_error(failing) : failing;
+	}
+	if (strcmp(tunnel->state, "inactive") == 0 ||
+	    address_split(&address, tunnel->listen, true) != NULL)
+		return copy("");
+	snprintf(unit, sizeof(unit), "spipe-%s.socket", tunnel->name);
+	listeners_read(&listeners, true);
+	return address_problem(&listeners, &address, unit);
 }
 
 /* --- the journal ------------------------------------------------------------------------- */

@@ -67,6 +67,9 @@ bool tunnel_is_here(const struct tunnel_state *);
 
 bool tunnel_is_listening(const struct tunnel_state *);
 
+/* Why it does not listen although it should, or why its service does not start; "": neither, or unknown. */
+char *tunnel_problem(const struct tunnel_state *);
+
 /* How many connections of a key have ended. */
 uint64_t key_use_ended(const struct key_use *);
 

@@ -75,16 +75,14 @@ static void report_wrong(int dir, const struct tunnel *tunnel, const char *reaso
 }
 
 /* Returns the exit status. */
-static int write_all(int dir, FILE *file)
+static int write_all(int dir, struct table *table)
 {
 	struct tunnel tunnel;
-	struct table table;
 	struct outcome outcome = { 0 };
 	enum table_result found;
 	int result = 0;
 
-	table_open(&table, file);
-	while ((found = table_next(&table, &tunnel, &outcome)) != TABLE_END) {
+	while ((found = table_next(table, &tunnel, &outcome)) != TABLE_END) {
 		if (found == TABLE_TUNNEL)
 			warn_of_keys(&tunnel);
 		if (found == TABLE_WRONG || units_write(dir, &tunnel, table_path, &outcome) != 0) {
@@ -92,14 +90,14 @@ static int write_all(int dir, FILE *file)
 			result = 1;
 		}
 	}
-	table_close(&table);
 	return result;
 }
 
 int main(int argc, char **argv)
 {
 	const char *other = getenv("SPIPETAB");
-	FILE *file;
+	struct table table;
+	struct outcome outcome;
 	int dir, result = 1;
 
 	if (argc < 2 || argc > 4 || argv[1][0] == '-') {
@@ -109,11 +107,10 @@ int main(int argc, char **argv)
 	}
 	if (other != NULL && *other != '\0')
 		table_path = other;
-	file = fopen(table_path, "re");
-	if (file == NULL) {
+	if (table_open(&table, table_path, &outcome) != 0) {
 		if (errno == ENOENT && table_path != other)
 			return 0; /* no table, no tunnels */
-		say(LEVEL_ERROR, 0, "%s: %s", table_path, strerror(errno));
+		say(LEVEL_ERROR, 0, "%s", outcome.reason);
 		return 1;
 	}
 	dir = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -121,9 +118,9 @@ int main(int argc, char **argv)
 		say(LEVEL_ERROR, 0, "%s: %s", argv[1], strerror(errno));
 	} else {
 		umask(022);
-		result = write_all(dir, file);
+		result = write_all(dir, &table);
 		close(dir);
 	}
-	fclose(file);
+	table_close(&table);
 	return result;
 }

@@ -8,7 +8,6 @@
 
 #include "parse.h"
 
-#define LINE_SIZE 4096
 #define NAME_LONGEST 64
 
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -18,9 +17,11 @@
 
 #define wrong(outcome, ...) fail(outcome, EX_DATAERR, __VA_ARGS__)
 
-/* Where a line above listens. */
+/* The name of a line above, and where it listens. */
 struct place {
 	unsigned line;
+	char name[NAME_LONGEST + 1];
+	bool noauto;
 	int kind;
 	char where[UNIX_PATH_SIZE]; /* address, CID or path; "": all of them */
 	char port[16];
@@ -148,12 +149,14 @@ static int check_name(struct tunnel *tunnel, char *name, struct outcome *outcome
 	return 0;
 }
 
-/* `field` names it in messages. */
+/* `field` names it in messages, with the `forms` that it can have. */
 static int check_address(struct address_text *address, char *text, const char *field,
-    struct outcome *outcome)
+    const char *forms, struct outcome *outcome)
 {
 	const char *problem = address_split(address, text, true);
 
+	if (strpbrk(text, ":/") == NULL && !only(text, DIGITS))
+		return wrong(outcome, "%s is none of %s", field, forms);
 	if (problem != NULL)
 		return wrong(outcome, "%s: %s", field, problem);
 	if (address->kind == ADDRESS_UNIX && !is_path(address->path))
@@ -168,7 +171,8 @@ static int check_listen(struct tunnel *tunnel, char *text, struct outcome *outco
 
 	if (strncmp(text, "exec:", 5) == 0)
 		return wrong(outcome, "LISTEN cannot be a command");
-	if (check_address(address, text, "LISTEN", outcome) != 0)
+	if (check_address(address, text, "LISTEN",
+		"port, address:port, [address]:port, /path and vsock:CID:port", outcome) != 0)
 		return -1;
 	if (address->kind == ADDRESS_TCP && *address->host != '\0' && !address->numeric)
 		return wrong(outcome, "LISTEN needs a numeric address, not a name");
@@ -193,7 +197,9 @@ static int check_target(struct tunnel *tunnel, char *text, struct outcome *outco
 		    ? 0
 		    : wrong(outcome, "TARGET: no command after exec:");
 	}
-	if (check_address(address, text, "TARGET", outcome) != 0)
+	if (check_address(address, text, "TARGET",
+		"port, host:port, [address]:port, /path, vsock:CID:port and exec:command",
+		outcome) != 0)
 		return -1;
 	if (address->kind == ADDRESS_VSOCK && *address->host == '\0')
 		return wrong(outcome, "TARGET: a vsock target needs a CID");
@@ -297,6 +303,19 @@ static const struct {
 	[TUNNEL_GROUP] = { "group", account, is_account, UNIX_LISTEN, NULL },
 	[TUNNEL_NOAUTO] = { "noauto", NULL, NULL, ANY, NULL },
 };
+
+void tunnel_format_address(const struct address_text *address, char *text, size_t size)
+{
+	if (address->kind == ADDRESS_UNIX)
+		snprintf(text, size, "%s", address->path);
+	else if (address->kind == ADDRESS_VSOCK)
+		snprintf(text, size, "vsock:%s:%s", address->host, address->port);
+	else if (*address->host == '\0')
+		snprintf(text, size, "%s", address->port);
+	else
+		snprintf(text, size, strchr(address->host, ':') != NULL ? "[%s]:%s" : "%s:%s",
+		    address->host, address->port);
+}
 
 const char *tunnel_argument(enum tunnel_option option)
 {
@@ -403,15 +422,17 @@ static bool covers(const char *all, const char *where)
 	    (strcmp(all, "0.0.0.0") == 0 && strchr(where, ':') == NULL);
 }
 
-/* Only one line may listen in each place, except with noauto: those may take turns. */
-static int check_place(struct table *table, const struct tunnel *tunnel, struct outcome *outcome)
+/* A line has its name for itself, and where it listens, except with noauto: those may take turns. */
+static int take_place(struct table *table, const struct tunnel *tunnel, struct outcome *outcome)
 {
 	const struct address_text *address = &tunnel->listen;
 	const char *where = address->kind == ADDRESS_UNIX ? address->path : address->host;
-	struct place new = { .line = table->line, .kind = (int)address->kind }, *more;
+	struct place new = { .line = table->line,
+		.noauto = tunnel->option[TUNNEL_NOAUTO] != NULL,
+		.kind = (int)address->kind },
+		     *more;
 
-	if (tunnel->option[TUNNEL_NOAUTO] != NULL)
-		return 0;
+	snprintf(new.name, sizeof(new.name), "%s", tunnel->name);
 	if (strcmp(where, "::") != 0)
 		snprintf(new.where, sizeof(new.where), "%s", where);
 	if (address->port != NULL)
@@ -419,9 +440,12 @@ static int check_place(struct table *table, const struct tunnel *tunnel, struct 
 	for (size_t i = 0; i < table->place_count; i++) {
 		const struct place *old = &table->places[i];
 
-		if (old->kind == new.kind && strcmp(old->port, new.port) == 0 &&
+		if (strcmp(old->name, new.name) == 0)
+			return wrong(outcome, "NAME %s is taken by line %u", new.name, old->line);
+		if (!old->noauto && !new.noauto &&
+		    old->kind == new.kind &&strcmp(old->port, new.port) == 0 &&
 		    (covers(old->where, new.where) || covers(new.where, old->where)))
-			return wrong(outcome, "LISTEN: line %u already listens there", old->line);
+			return wrong(outcome, "LISTEN is taken by line %u", old->line);
 	}
 	more = reallocarray(table->places, table->place_count + 1, sizeof(*more));
 	if (more == NULL)
@@ -500,12 +524,34 @@ static int check_line(struct table *table, struct tunnel *tunnel, char *line,
 	while ((word = strsep(&words, ",")) != NULL)
 		if (check_option(tunnel, word, outcome) != 0)
 			return -1;
-	return check_together(tunnel, outcome) == 0 ? check_place(table, tunnel, outcome) : -1;
+	return check_together(tunnel, outcome) == 0 ? take_place(table, tunnel, outcome) : -1;
 }
 
-void table_open(struct table *table, FILE *file)
+void table_from(struct table *table, FILE *file)
 {
 	*table = (struct table){ .file = file };
+}
+
+int table_open(struct table *table, const char *path, struct outcome *outcome)
+{
+	table_from(table, fopen(path, "re"));
+	return table->file != NULL ? 0 : fail(outcome, EX_NOINPUT, "%s: %s", path, strerror(errno));
+}
+
+/*
+ * Read the next line, without its end, as far as there is room; what follows is skipped. Returns the number of
+ * bytes, or -1 at the end of the file.
+ */
+static ssize_t read_line(struct table *table)
+{
+	ssize_t length = 0;
+	int byte;
+
+	while ((byte = getc(table->file)) != EOF && byte != '\n')
+		if (length < TABLE_LINE)
+			table->text[length++] = (char)byte;
+	table->text[length] = '\0';
+	return byte == EOF && length == 0 ? -1 : length;
 }
 
 enum table_result table_next(struct table *table, struct tunnel *tunnel, struct outcome *outcome)
@@ -515,7 +561,7 @@ enum table_result table_next(struct table *table, struct tunnel *tunnel, struct 
 
 	*tunnel = (struct tunnel){ .line = table->line };
 	do {
-		length = getline(&table->text, &table->size, table->file);
+		length = read_line(table);
 		if (length == -1) {
 			if (table->failed || !ferror(table->file))
 				return TABLE_END;
@@ -524,15 +570,13 @@ enum table_result table_next(struct table *table, struct tunnel *tunnel, struct 
 			return TABLE_WRONG;
 		}
 		tunnel->line = ++table->line;
-		if (table->text[length - 1] == '\n')
-			table->text[--length] = '\0';
 		first = table->text + strspn(table->text, " \t");
 	} while (*first == '#' || first == table->text + length);
 
 	for (bad = first; (*bad >= ' ' && *bad < 0x7f) || *bad == '\t'; bad++)
 		;
-	if (length >= LINE_SIZE)
-		wrong(outcome, "the line is longer than %d bytes", LINE_SIZE - 1);
+	if (length >= TABLE_LINE)
+		wrong(outcome, "the line is longer than %d bytes", TABLE_LINE - 1);
 	else if (bad != table->text + length)
 		wrong(outcome, "byte 0x%02x: plain ASCII text only", (unsigned char)*bad);
 	else if (check_line(table, tunnel, first, outcome) == 0)
@@ -542,6 +586,6 @@ enum table_result table_next(struct table *table, struct tunnel *tunnel, struct 
 
 void table_close(struct table *table)
 {
-	free(table->text);
+	fclose(table->file);
 	free(table->places);
 }

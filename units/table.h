@@ -17,6 +17,7 @@
  * else in a unit file than what it means here.
  */
 
+#define TABLE_LINE 4096   /* a line is shorter, in bytes */
 #define TABLE_KEYS 16     /* most keys of a tunnel */
 #define TABLE_NETWORKS 32 /* most networks that may connect to it */
 
@@ -79,16 +80,18 @@ struct table {
 	FILE *file;
 	unsigned line; /* the last one read, from 1 */
 	bool failed;   /* the file cannot be read */
-	char *text;
-	size_t size;
-	struct place *places; /* where the lines above listen */
+	char text[TABLE_LINE + 1];
+	struct place *places; /* what the valid lines above have taken */
 	size_t place_count;
 };
 
 enum table_result { TABLE_END, TABLE_TUNNEL, TABLE_WRONG };
 
-/* Read the table from `file`, which stays the caller's to close. */
-void table_open(struct table *, FILE *file);
+/* Open the table at `path`. Returns 0, or -1 with the outcome (66) set, and errno. */
+int table_open(struct table *, const char *path, struct outcome *);
+
+/* Read the table from `file`, which table_close closes. */
+void table_from(struct table *, FILE *file);
 
 /*
  * Read the next line that describes a tunnel. TABLE_WRONG: the outcome (65, 71, or 74 if the file cannot
@@ -96,8 +99,11 @@ void table_open(struct table *, FILE *file);
  */
 enum table_result table_next(struct table *, struct tunnel *, struct outcome *);
 
-/* Free what the table holds. */
+/* Close the file, and free what the table holds. */
 void table_close(struct table *);
+
+/* Write an address of the table as `127.0.0.1:80`, `[::1]:80`, `80`, `/path` or `vsock:3:80`. */
+void tunnel_format_address(const struct address_text *, char *text, size_t size);
 
 /* The number that an option gives, or `otherwise` if it is not given. */
 unsigned tunnel_number(const struct tunnel *, enum tunnel_option, unsigned otherwise);

@@ -26,15 +26,14 @@
 
 /* What the unit files are written from. */
 struct source {
+	int dir; /* where they are written */
 	const struct tunnel *tunnel;
 	const char *table;
-	/* paths, beside /etc/spipe, that have all services renewed when they change */
-	char watched[WATCHED_MOST][PATH_MAX + 32];
-	int watched_count;
-	const char *path; /* the one that the unit being written watches */
-	/* of a wrong line: what the names of its units begin with, and what is wrong */
-	char base[96];
-	const char *problem;
+	char base[96];            /* what the names of the tunnel's units begin with */
+	const char *problem;      /* of a wrong line: what is wrong */
+	char path[PATH_MAX + 32]; /* what the unit that is being written watches */
+	/* the socket's lines about the units that watch for all tunnels */
+	char wants[WATCHED_MOST * (NAME_MAX + sizeof("Wants=\n"))];
 };
 
 /* One word of an ExecStart= line, quoted, with everything escaped that systemd would expand. */
@@ -118,20 +117,12 @@ static bool watch_name(char *name, size_t size, const char *path)
 
 /* --- the socket -------------------------------------------------------------------------- */
 
-static void put_listen(FILE *unit, const struct address_text *address)
+static void put_listen(FILE *unit, const struct tunnel *tunnel)
 {
-	bool v6 = address->kind == ADDRESS_TCP && strchr(address->host, ':') != NULL;
+	char text[ADDRESS_TEXT_SIZE];
 
-	fputs("ListenStream=", unit);
-	switch (address->kind) {
-	case ADDRESS_UNIX: fputs(address->path, unit); break;
-	case ADDRESS_VSOCK: fprintf(unit, "vsock:%s:%s", address->host, address->port); break;
-	case ADDRESS_TCP:
-		fputs(v6 ? "[" : "", unit);
-		fprintf(unit, "%s%s%s%s", address->host, v6 ? "]" : "",
-		    *address->host != '\0' ? ":" : "", address->port);
-	}
-	fputc('\n', unit);
+	tunnel_format_address(&tunnel->listen, text, sizeof(text));
+	put_setting(unit, "ListenStream", text);
 }
 
 static void put_unix_settings(FILE *unit, const struct tunnel *tunnel)
@@ -185,19 +176,15 @@ static void put_accept_no(FILE *unit, const struct tunnel *tunnel)
 static void put_socket(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
-	char name[NAME_MAX + 1];
 
 	put_header(unit, source);
 	if (tunnel_one_service(tunnel))
 		fputs("Wants=renew-spipe.path\n", unit);
-	for (int i = 0; i < source->watched_count; i++) {
-		watch_name(name, sizeof(name), source->watched[i]);
-		fprintf(unit, "Wants=%s\n", name);
-	}
+	fputs(source->wants, unit);
 	if (watches_target(tunnel))
 		fprintf(unit, "Wants=spipe-%s.path\n", tunnel->name);
 	fputs("\n[Socket]\nSlice=spipe.slice\n", unit);
-	put_listen(unit, &tunnel->listen);
+	put_listen(unit, tunnel);
 	if (tunnel->listen.kind == ADDRESS_UNIX)
 		put_unix_settings(unit, tunnel);
 	else if (tunnel->listen.kind == ADDRESS_TCP)
@@ -259,7 +246,7 @@ static void put_target(FILE *unit, const struct tunnel *tunnel)
 {
 	const struct address_text *target = &tunnel->target;
 	const char *bind = tunnel->option[TUNNEL_BIND];
-	char text[512];
+	char text[ADDRESS_TEXT_SIZE];
 
 	if (tunnel->command != NULL) {
 		fputs(" --", unit);
@@ -271,12 +258,8 @@ static void put_target(FILE *unit, const struct tunnel *tunnel)
 		fprintf(unit, strchr(bind, ':') != NULL ? " -b [%s]" : " -b %s", bind);
 	if (target->kind == ADDRESS_UNIX)
 		snprintf(text, sizeof(text), TARGET_SOCKET);
-	else if (target->kind == ADDRESS_VSOCK)
-		snprintf(text, sizeof(text), "vsock:%s:%s", target->host, target->port);
 	else
-		snprintf(text, sizeof(text),
-		    strchr(target->host, ':') != NULL ? "[%s]:%s" : "%s:%s", target->host,
-		    target->port);
+		tunnel_format_address(target, text, sizeof(text));
 	fputs(" -t", unit);
 	put_word(unit, text, strlen(text));
 	fputc('\n', unit);
@@ -356,17 +339,6 @@ static void put_network(FILE *unit, const struct tunnel *tunnel)
 		    (int)strcspn(target->host, "%"), target->host);
 }
 
-/*
- * What 10-hardening.conf leaves out because each connection would pay for it. One service for all
- * connections pays once; and a command sees more of the machine.
- */
-static void put_more_hardening(FILE *unit)
-{
-	fputs("ProtectKernelTunables=yes\nProtectHostname=yes\n"
-	      "RestrictSUIDSGID=yes\nPrivateTmp=yes\nRemoveIPC=yes\n",
-	    unit);
-}
-
 static void put_service(FILE *unit, const struct source *source)
 {
 	const struct tunnel *tunnel = source->tunnel;
@@ -396,8 +368,14 @@ static void put_service(FILE *unit, const struct source *source)
 	put_setting(unit, "SupplementaryGroups", tunnel->option[TUNNEL_SUPGROUP]);
 	put_network(unit, tunnel);
 	put_limits(unit, tunnel);
+	/*
+	 * What 10-hardening.conf leaves out because each connection would pay for it. One service for all
+	 * connections pays once; and a command sees more of the machine.
+	 */
 	if (tunnel_one_service(tunnel) || tunnel->command != NULL)
-		put_more_hardening(unit);
+		fputs("ProtectKernelTunables=yes\nProtectHostname=yes\n"
+		      "RestrictSUIDSGID=yes\nPrivateTmp=yes\nRemoveIPC=yes\n",
+		    unit);
 }
 
 /*
@@ -445,7 +423,7 @@ static void put_wrong_socket(FILE *unit, const struct source *source)
 	fprintf(unit, "[Socket]\nSlice=spipe.slice\nExecStartPre=false\nService=%s@0.service\n",
 	    source->base);
 	if (source->tunnel->listens)
-		put_listen(unit, &source->tunnel->listen);
+		put_listen(unit, source->tunnel);
 	else
 		fprintf(unit, "ListenStream=/run/%s.wrong\n", source->base);
 }
@@ -457,6 +435,83 @@ static void put_wrong_service(FILE *unit, const struct source *source)
 	fputs("[Service]\nExecStart=false\n", unit);
 }
 
+/* --- files ------------------------------------------------------------------------------- */
+
+static int cannot_write(struct outcome *outcome, const char *path)
+{
+	return fail(outcome, EX_CANTCREAT, "cannot write %s: %s", path, strerror(errno));
+}
+
+static int make_directory(int dir, const char *path, struct outcome *outcome)
+{
+	return mkdirat(dir, path, 0755) == 0 || errno == EEXIST ? 0 : cannot_write(outcome, path);
+}
+
+typedef void putter(FILE *unit, const struct source *);
+
+static int write_file(const struct source *source, const char *path, putter *put,
+    struct outcome *outcome)
+{
+	int fd = openat(source->dir, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+	    0644);
+	FILE *unit;
+	bool failed;
+
+	if (fd == -1 && errno == EEXIST)
+		return fail(outcome, EX_CANTCREAT, "NAME %s is taken: %s already exists",
+		    source->tunnel->name, path);
+	unit = fd != -1 ? fdopen(fd, "w") : NULL;
+	if (unit == NULL) {
+		cannot_write(outcome, path);
+		if (fd != -1)
+			close(fd);
+		return -1;
+	}
+	put(unit, source);
+	failed = ferror(unit) != 0;
+	if (fclose(unit) != 0 || failed) {
+		cannot_write(outcome, path);
+		unlinkat(source->dir, path, 0);
+		return -1;
+	}
+	return 0;
+}
+
+/* Write one of the tunnel's units, or a drop-in of it. `end` follows source->base in its path. */
+static int write_unit(const struct source *source, const char *end, putter *put,
+    struct outcome *outcome)
+{
+	char path[192];
+	char *slash;
+
+	snprintf(path, sizeof(path), "%s%s", source->base, end);
+	slash = strchr(path, '/');
+	if (slash != NULL) {
+		*slash = '\0';
+		if (make_directory(source->dir, path, outcome) != 0)
+			return -1;
+		*slash = '/';
+	}
+	return write_file(source, path, put, outcome);
+}
+
+/* Write the tunnel's socket unit. */
+static int write_socket(const struct source *source, putter *put, bool wanted,
+    struct outcome *outcome)
+{
+	char path[160], link[128];
+
+	if (write_unit(source, ".socket", put, outcome) != 0)
+		return -1;
+	if (!wanted)
+		return 0;
+	snprintf(path, sizeof(path), "sockets.target.wants/%s.socket", source->base);
+	snprintf(link, sizeof(link), "../%s.socket", source->base);
+	if (make_directory(source->dir, "sockets.target.wants", outcome) != 0)
+		return -1;
+	return symlinkat(link, source->dir, path) == 0 ? 0 : cannot_write(outcome, path);
+}
+
 /* --- what is watched --------------------------------------------------------------------- */
 
 /*
@@ -465,51 +520,6 @@ static void put_wrong_service(FILE *unit, const struct source *source)
  * inotify instances, so what many tunnels need is watched once, for all of them. And each path has
  * a unit of its own: in a unit with several, systemd loses events where one of them does not exist.
  */
-
-static void add_watched(struct source *source, const char *path, const char *end)
-{
-	char *new = source->watched[source->watched_count];
-
-	snprintf(new, sizeof(source->watched[0]), "%s%s", path, end);
-	for (int i = 0; i < source->watched_count; i++)
-		if (strcmp(source->watched[i], new) == 0)
-			return;
-	source->watched_count += strcmp(new, "/etc/spipe") != 0; /* renew-spipe.path watches that */
-}
-
-/* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
-static void add_key(struct source *source, const struct tunnel_key *key)
-{
-	char path[PATH_MAX + 16];
-	bool below = *key->prefix != '\0';
-
-	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
-	if (below && !key->directory)
-		*strrchr(path, '/') = '\0';
-	add_watched(source, path, "");
-	if (!below && !key->directory && source->tunnel->role == ROLE_DEC)
-		add_watched(source, path, ".conf");
-}
-
-static int find_watched(struct source *source, struct outcome *outcome)
-{
-	const struct tunnel *tunnel = source->tunnel;
-	char name[NAME_MAX + 1];
-
-	for (int i = 0; i < tunnel->key_count; i++)
-		add_key(source, &tunnel->keys[i]);
-	if (tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP &&
-	    !tunnel->target.numeric) {
-		add_watched(source, "/etc/hosts", "");
-		add_watched(source, "/etc/nsswitch.conf", "");
-		add_watched(source, "/etc/resolv.conf", "");
-	}
-	for (int i = 0; i < source->watched_count; i++)
-		if (!watch_name(name, sizeof(name), source->watched[i]))
-			return fail(outcome, EX_CANTCREAT,
-			    "KEY: its path is too long for the name of a unit that watches it");
-	return 0;
-}
 
 static void put_target_path(FILE *unit, const struct source *source)
 {
@@ -527,6 +537,101 @@ static void put_watched(FILE *unit, const struct source *source)
 	    "# Written by spipe-generator.\n\n[Unit]\nDescription=Watch %s for encrypted pipes\n"
 	    "\n[Path]\nUnit=renew-spipe.service\nPathChanged=%s\n",
 	    source->path, source->path);
+}
+
+/* Have a change of the file or directory PATH END renew all services, while the tunnel's socket is active. */
+static int watch(struct source *source, const char *path, const char *end, struct outcome *outcome)
+{
+	char name[NAME_MAX + 1], line[sizeof(name) + sizeof("Wants=\n")];
+	size_t length = strlen(source->wants);
+
+	snprintf(source->path, sizeof(source->path), "%s%s", path, end);
+	if (strcmp(source->path, "/etc/spipe") == 0)
+		return 0; /* renew-spipe.path watches that */
+	if (!watch_name(name, sizeof(name), source->path))
+		return fail(outcome, EX_CANTCREAT,
+		    "KEY: its path is too long for the name of a unit that watches it");
+	snprintf(line, sizeof(line), "Wants=%s\n", name);
+	if (strstr(source->wants, line) == NULL)
+		snprintf(source->wants + length, sizeof(source->wants) - length, "%s", line);
+	if (faccessat(source->dir, name, F_OK, 0) == 0)
+		return 0; /* another key or tunnel needs it, too */
+	return write_file(source, name, put_watched, outcome);
+}
+
+/* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
+static int watch_key(struct source *source, const struct tunnel_key *key, struct outcome *outcome)
+{
+	char path[PATH_MAX + 16];
+	bool below = *key->prefix != '\0';
+
+	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
+	if (below && !key->directory)
+		*strrchr(path, '/') = '\0';
+	if (watch(source, path, "", outcome) != 0)
+		return -1;
+	return !below && !key->directory && source->tunnel->role == ROLE_DEC
+	    ? watch(source, path, ".conf", outcome)
+	    : 0;
+}
+
+static int write_watches(struct source *source, struct outcome *outcome)
+{
+	static const char *const resolving[] = { "/etc/hosts", "/etc/nsswitch.conf",
+		"/etc/resolv.conf" };
+	const struct tunnel *tunnel = source->tunnel;
+
+	for (int i = 0; i < tunnel->key_count; i++)
+		if (watch_key(source, &tunnel->keys[i], outcome) != 0)
+			return -1;
+	if (tunnel->command == NULL && tunnel->target.kind == ADDRESS_TCP &&
+	    !tunnel->target.numeric)
+		for (size_t i = 0; i < sizeof(resolving) / sizeof(resolving[0]); i++)
+			if (watch(source, resolving[i], "", outcome) != 0)
+				return -1;
+	return watches_target(tunnel) ? write_unit(source, ".path", put_target_path, outcome) : 0;
+}
+
+/* --- all of a line ----------------------------------------------------------------------- */
+
+int units_write(int dir, const struct tunnel *tunnel, const char *table, struct outcome *outcome)
+{
+	struct source source = { .dir = dir, .tunnel = tunnel, .table = table };
+	bool one_service = tunnel_one_service(tunnel);
+
+	snprintf(source.base, sizeof(source.base), "spipe-%s", tunnel->name);
+	if ((one_service && write_watches(&source, outcome) != 0) ||
+	    write_unit(&source, "@.service", put_service, outcome) != 0 ||
+	    (one_service &&
+		write_unit(&source, "@0.service.d/20-exit-idle.conf", put_exit_idle, outcome) !=
+		    0) ||
+	    (tunnel->command != NULL &&
+		write_unit(&source, "@.service.d/20-exec.conf", put_exec_world, outcome) != 0))
+		return -1;
+	return write_socket(&source, put_socket, tunnel->option[TUNNEL_NOAUTO] == NULL, outcome);
+}
+
+/* Write the units of a wrong line, unless others have those names. */
+static int write_wrong(const struct source *source)
+{
+	struct outcome outcome;
+
+	return write_unit(source, "@.service", put_wrong_service, &outcome) == 0
+	    ? write_socket(source, put_wrong_socket, true, &outcome)
+	    : -1;
+}
+
+void units_write_wrong(int dir, const struct tunnel *tunnel, const char *problem)
+{
+	struct source source = { .dir = dir, .tunnel = tunnel, .problem = problem };
+
+	if (tunnel->name != NULL) {
+		snprintf(source.base, sizeof(source.base), "spipe-%s", tunnel->name);
+		if (write_wrong(&source) == 0)
+			return;
+	}
+	snprintf(source.base, sizeof(source.base), "spipetab-line-%u", tunnel->line);
+	write_wrong(&source);
 }
 
 bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1])
@@ -550,137 +655,4 @@ bool units_find_unfit(const char *directory, char name[static NAME_MAX + 1])
 	if (dir != NULL)
 		closedir(dir);
 	return unfit;
-}
-
-/* --- files ------------------------------------------------------------------------------- */
-
-static int cannot_write(struct outcome *outcome, const char *path)
-{
-	return fail(outcome, EX_CANTCREAT, "cannot write %s: %s", path, strerror(errno));
-}
-
-static int make_directory(int dir, const char *path, struct outcome *outcome)
-{
-	return mkdirat(dir, path, 0755) == 0 || errno == EEXIST ? 0 : cannot_write(outcome, path);
-}
-
-static int write_unit(int dir, const char *path, void (*put)(FILE *, const struct source *),
-    const struct source *source, struct outcome *outcome)
-{
-	int fd = openat(dir, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-	FILE *unit;
-	bool failed;
-
-	if (fd == -1 && errno == EEXIST)
-		return fail(outcome, EX_CANTCREAT, "NAME %s is taken: %s already exists",
-		    source->tunnel->name, path);
-	unit = fd != -1 ? fdopen(fd, "w") : NULL;
-	if (unit == NULL) {
-		cannot_write(outcome, path);
-		if (fd != -1)
-			close(fd);
-		return -1;
-	}
-	put(unit, source);
-	failed = ferror(unit) != 0;
-	if (fclose(unit) != 0 || failed) {
-		cannot_write(outcome, path);
-		unlinkat(dir, path, 0);
-		return -1;
-	}
-	return 0;
-}
-
-/* The drop-in `name` of the service spipe-NAME@INSTANCE.service. */
-static int write_drop_in(int dir, const char *instance, const char *name,
-    void (*put)(FILE *, const struct source *), const struct source *source,
-    struct outcome *outcome)
-{
-	char directory[128], path[192];
-
-	snprintf(directory, sizeof(directory), "spipe-%s@%s.service.d", source->tunnel->name,
-	    instance);
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	return make_directory(dir, directory, outcome) == 0
-	    ? write_unit(dir, path, put, source, outcome)
-	    : -1;
-}
-
-/* The units that watch; those that another tunnel has, too, are there already. */
-static int write_watches(int dir, struct source *source, struct outcome *outcome)
-{
-	char name[NAME_MAX + 1];
-
-	for (int i = 0; i < source->watched_count; i++) {
-		source->path = source->watched[i];
-		watch_name(name, sizeof(name), source->path);
-		if (faccessat(dir, name, F_OK, 0) != 0 &&
-		    write_unit(dir, name, put_watched, source, outcome) != 0)
-			return -1;
-	}
-	snprintf(name, sizeof(name), "spipe-%s.path", source->tunnel->name);
-	return watches_target(source->tunnel)
-	    ? write_unit(dir, name, put_target_path, source, outcome)
-	    : 0;
-}
-
-static int want_socket(int dir, const char *name, struct outcome *outcome)
-{
-	char path[160], link[128];
-
-	snprintf(path, sizeof(path), "sockets.target.wants/%s", name);
-	snprintf(link, sizeof(link), "../%s", name);
-	if (make_directory(dir, "sockets.target.wants", outcome) != 0)
-		return -1;
-	return symlinkat(link, dir, path) == 0 ? 0 : cannot_write(outcome, path);
-}
-
-int units_write(int dir, const struct tunnel *tunnel, const char *table, struct outcome *outcome)
-{
-	struct source source = { .tunnel = tunnel, .table = table };
-	char socket_unit[96], service[96];
-
-	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
-	snprintf(service, sizeof(service), "spipe-%s@.service", tunnel->name);
-	if (tunnel_one_service(tunnel) && find_watched(&source, outcome) != 0)
-		return -1;
-	if (write_unit(dir, service, put_service, &source, outcome) != 0)
-		return -1;
-	if (tunnel->command != NULL &&
-	    write_drop_in(dir, "", "20-exec.conf", put_exec_world, &source, outcome) != 0)
-		return -1;
-	if (tunnel_one_service(tunnel) &&
-	    (write_drop_in(dir, "0", "20-exit-idle.conf", put_exit_idle, &source, outcome) != 0 ||
-		write_watches(dir, &source, outcome) != 0))
-		return -1;
-	if (write_unit(dir, socket_unit, put_socket, &source, outcome) != 0)
-		return -1;
-	return tunnel->option[TUNNEL_NOAUTO] == NULL ? want_socket(dir, socket_unit, outcome) : 0;
-}
-
-/* Write the units of a wrong line, unless others have those names. */
-static int write_wrong(int dir, const struct source *source, struct outcome *outcome)
-{
-	char socket_unit[128], service[128];
-
-	snprintf(socket_unit, sizeof(socket_unit), "%s.socket", source->base);
-	snprintf(service, sizeof(service), "%s@.service", source->base);
-	return write_unit(dir, service, put_wrong_service, source, outcome) == 0 &&
-		write_unit(dir, socket_unit, put_wrong_socket, source, outcome) == 0
-	    ? want_socket(dir, socket_unit, outcome)
-	    : -1;
-}
-
-void units_write_wrong(int dir, const struct tunnel *tunnel, const char *problem)
-{
-	struct source source = { .tunnel = tunnel, .problem = problem };
-	struct outcome outcome;
-
-	if (tunnel->name != NULL) {
-		snprintf(source.base, sizeof(source.base), "spipe-%s", tunnel->name);
-		if (write_wrong(dir, &source, &outcome) == 0)
-			return;
-	}
-	snprintf(source.base, sizeof(source.base), "spipetab-line-%u", tunnel->line);
-	write_wrong(dir, &source, &outcome);
 }

@@ -161,7 +161,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	file = fmemopen((void *)data, size, "r");
 	CHECK(file != NULL);
-	table_open(&table, file);
+	table_from(&table, file);
 	do {
 		struct outcome outcome = { 0 };
 
@@ -174,7 +174,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK((found == TABLE_WRONG) <= (outcome.status != 0 && outcome.reason[0] != '\0'));
 	} while (found != TABLE_END);
 	table_close(&table);
-	fclose(file);
 	CHECK(nftw(root, visit, 8, FTW_DEPTH | FTW_PHYS) == 0);
 	return 0;
 }

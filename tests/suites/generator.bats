@@ -10,6 +10,7 @@ setup() {
 	[ -x "$GENERATOR" ] || skip "built without systemd"
 	mkdir out early late
 	unset SYSTEMD_SCOPE
+	bad=() messages=()
 }
 
 # generate LINE...: run the generator on a table of these lines; $status, and messages in ./err. Few of their
@@ -48,35 +49,52 @@ lacks() {
 	done
 }
 
-# wrong MESSAGE LINE: the line, between two good ones, is reported with its number and MESSAGE (a regex), makes a socket
-# that says so and cannot be started, and nothing else; the others are not hurt.
+# wrong MESSAGE LINE: the line is wrong, and said to be so with MESSAGE (a regex). All of a test are in one table, which
+# all_wrong has the generator read.
 wrong() {
-	local shown
-	generate 'before dec 7001 2 k' "$2" 'after dec 7002 4 k'
-	if [ "$status" -ne 1 ] || [ "$(wc -l <err)" -ne 1 ] ||
-		! grep -qE "^spipe-generator: $PWD/tab:2: .*$1" err; then
-		printf 'status %s for: %s\n' "$status" "$2"
-		cat err
-		return 1
-	fi
-	shown=$(grep -l "^Description=.*/tab:2: " out/*.socket)
-	[ "$(wc -l <<<"$shown")" -eq 1 ]
-	has "$shown" "Description=$(sed 's/^spipe-generator: //; s/%/%%/g' err)" ExecStartPre=false
-	shown=${shown#out/} shown=${shown%.socket}
-	diff <(find out ! -type d -printf '%P\n' | sort) <(sort <<-EOF
-		sockets.target.wants/$shown.socket
-		sockets.target.wants/spipe-after.socket
-		sockets.target.wants/spipe-before.socket
-		$shown.socket
-		$shown@.service
-		spipe-after.socket
-		spipe-after@.service
-		spipe-after@0.service.d/20-exit-idle.conf
-		spipe-before.socket
-		spipe-before@.service
-		spipe-before@0.service.d/20-exit-idle.conf
-	EOF
-	)
+	messages+=("$1")
+	bad+=("$2")
+}
+
+# all_wrong: each line is reported with its number and its message, makes a socket that says so and cannot be started,
+# and nothing else; the good ones before and after them are not hurt.
+all_wrong() {
+	local i line file text said=()
+	[ ${#bad[@]} -gt 0 ]
+	generate 'before dec 7001 2 k' "${bad[@]}" 'after dec 7002 4 k'
+	[ "$status" -eq 1 ]
+	mapfile -t said <err
+	for i in "${!bad[@]}"; do
+		[[ ${said[i]-} =~ ^"spipe-generator: $PWD/tab:$((i + 2)): ".*(${messages[i]}) ]] || {
+			printf 'said of %s: %s\n' "${bad[i]}" "${said[i]-}"
+			return 1
+		}
+	done
+	[ ${#said[@]} -eq ${#bad[@]} ]
+	# the socket of each, by the number of its line
+	declare -A socket=()
+	while IFS=: read -r file text line; do
+		socket[$line]=${file#out/}
+	done < <(grep -Ho '/tab:[0-9]*' out/*.socket)
+	[ ${#socket[@]} -eq ${#bad[@]} ]
+	for i in "${!bad[@]}"; do
+		file=out/${socket[$((i + 2))]}
+		text=$(<"$file")$'\n'
+		line=${said[i]#spipe-generator: }
+		[[ $text == *$'\n'"Description=${line//%/%%}"$'\n'* && $text == *$'\nExecStartPre=false\n'* ]] || {
+			printf 'for %s, %s is:\n%s' "${bad[i]}" "$file" "$text"
+			return 1
+		}
+	done
+	diff <(find out ! -type d -printf '%P\n' | sort) <({
+		for file in "${socket[@]}"; do
+			printf '%s\n' "sockets.target.wants/$file" "$file" "${file%.socket}@.service"
+		done
+		for file in before after; do
+			printf '%s\n' "sockets.target.wants/spipe-$file.socket" "spipe-$file.socket" "spipe-$file@.service" \
+				"spipe-$file@0.service.d/20-exit-idle.conf"
+		done
+	} | sort)
 }
 
 # The ExecStart= of the first instance of tunnel NAME, without the path and the program's name.
@@ -289,18 +307,19 @@ watched() {
 	done
 	wrong 'NAME dec would replace' 'dec dec 1 2 k'
 	wrong 'NAME enc would replace' 'enc enc 1 2 k'
-	wrong 'NAME before is taken' 'before dec 5 6 k'
+	wrong 'NAME before is taken by line 1$' 'before dec 5 6 k'
 	wrong 'ROLE is enc or dec' 'x server 1 2 k'
+	all_wrong
 }
 
 @test "wrong fields: LISTEN and TARGET" {
-	local bad
-	for bad in 0 65536 08 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3:4 1.2.3.256:4 :25 ::1:25 '[::1]' '[::1]25' \
+	local word
+	for word in 0 65536 08 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3:4 1.2.3.256:4 :25 ::1:25 '[::1]' '[::1]25' \
 		'[::g]:25' '[1.2.3.4%eth0]:25' '[fe80::1%a%b]:1' '[fe80::1%]:1' '[]:1' '-F:25' 'a b' 'a%n:25' \
 		'a$b:25' 'host:25;x' 'h:99999999999' //a /a/../b /a/./b /a/ / '/a%n' '/a:b' '/a"b' "/$(printf 'a%.0s' {1..107})" \
 		vsock: vsock:1 vsock:x:1 vsock:1:x vsock:1:4294967295 vsock:4294967296:1 'unix:/x' "'a'"; do
-		wrong '' "x dec $bad 2 k"
-		wrong '' "x dec 1 $bad k"
+		wrong '' "x dec $word 2 k"
+		wrong '' "x dec 1 $word k"
 	done
 	wrong 'LISTEN needs a numeric address' 'x dec localhost:1 2 k'
 	wrong 'LISTEN cannot have a zone' 'x dec [fe80::1%eth0]:1 2 k'
@@ -311,12 +330,16 @@ watched() {
 	wrong 'unterminated double quote' 'x dec 1 "exec:a k'
 	wrong 'double quote' 'x dec 1 exec:a"b" k'
 	wrong 'double quote' 'x dec 1 "exec:a"b k'
+	wrong 'LISTEN is none of port, address:port, \[address\]:port, /path and vsock:CID:port$' 'x dec ssh 2 k'
+	wrong 'TARGET is none of port, host:port, \[address\]:port, /path, vsock:CID:port and exec:command$' 'x dec 1 ssh k'
+	wrong 'TARGET: the port must be a number from 1 to 65535, not a name$' 'x dec 1 localhost:ssh k'
+	all_wrong
 }
 
 @test "wrong fields: KEY and OPTIONS" {
-	local bad
-	for bad in ../k a/../k ./k a:b 'a%n' 'a$b' / // '/a//b' '""' "$(printf 'a%.0s' {1..241})"; do
-		wrong 'KEY' "x dec 1 2 $bad"
+	local word
+	for word in ../k a/../k ./k a:b 'a%n' 'a$b' / // '/a//b' '""' "$(printf 'a%.0s' {1..241})"; do
+		wrong 'KEY' "x dec 1 2 $word"
 	done
 	wrong 'KEY: its path is too long' "x dec 1 2 /etc$(printf '/d.d%.0s' {1..60})/k@@@"
 	wrong 'no directory' 'x enc 1 2 keys/'
@@ -326,32 +349,32 @@ watched() {
 	wrong 'two keys are named k' 'x dec 1 2 k key=/a/k'
 	wrong 'more than' "x dec 1 2 k $(printf 'key=k%s,' {1..16} | sed 's/,$//')"
 	wrong 'not with a directory' 'x dec 1 2 keys/ encrypted'
-	for bad in , a, maxconn=1, ,maxconn=1 maxconn=1,,noauto x=1 maxconn maxconn= maxconn=0 maxconn=65536 \
+	for word in , a, maxconn=1, ,maxconn=1 maxconn=1,,noauto x=1 maxconn maxconn= maxconn=0 maxconn=65536 \
 		maxconn=-1 maxconn=1,maxconn=2 noauto=yes noauto,noauto persource=x timeout=0 timeout=0.0 \
 		timeout=. timeout=1.2.3 timeout=5s timeout=1e3 timeout=-1 idle=0 linger= proxy=3 proxy=12 pfs=yes \
 		pfs= 'pfs=require no' keepalive=yes sandbox=off runas=-x 'runas=a:' runas=:a 'runas=a b' 'runas=a:b:c' \
 		supgroup=% allow=localhost allow=1.2.3.4/33 allow=::1/129 allow= allow=any allow=1.2.3.4/ \
 		bind=host key key= key=../x 'maxconn=1%n' NOAUTO; do
-		wrong '' "x dec 1 2 k $bad"
+		wrong '' "x dec 1 2 k $word"
 	done
-	for bad in accept accept=maybe strangers=0 strangers exit-idle=0 exit-idle=x exit-idle; do
-		wrong "option ${bad%%=*} wants" "x dec 1 2 k $bad"
+	for word in accept accept=maybe strangers=0 strangers exit-idle=0 exit-idle=x exit-idle; do
+		wrong "option ${word%%=*} wants" "x dec 1 2 k $word"
 	done
 	wrong 'only where accept=yes is not given' 'x dec 1 2 k accept=yes,exit-idle=5'
 	wrong 'only where ROLE is dec and accept=yes is not given' 'x dec 1 2 k accept=yes,strangers=5'
 	wrong 'only where ROLE is dec and accept=yes is not given' 'x enc 1 2 k strangers=5'
 	wrong 'for enc only with accept=yes' 'x enc 1 2 k persource=5'
-	for bad in mode=0660 user=root group=root; do
-		wrong 'only where LISTEN is a UNIX socket' "x dec 1 2 k $bad"
+	for word in mode=0660 user=root group=root; do
+		wrong 'only where LISTEN is a UNIX socket' "x dec 1 2 k $word"
 	done
-	for bad in allow=::1 persource=1 nodefer; do
-		wrong 'only where LISTEN is a TCP address' "x dec /a 2 k $bad"
+	for word in allow=::1 persource=1 nodefer; do
+		wrong 'only where LISTEN is a TCP address' "x dec /a 2 k $word"
 	done
-	for bad in fdpass network=no; do
-		wrong 'only where TARGET is exec:' "x dec 1 2 k $bad"
+	for word in fdpass network=no; do
+		wrong 'only where TARGET is exec:' "x dec 1 2 k $word"
 	done
-	for bad in mode=1777 mode=8 mode=66 mode=06600 mode=rw user=a/b; do
-		wrong "option ${bad%%=*} wants " "x dec /a 2 k $bad"
+	for word in mode=1777 mode=8 mode=66 mode=06600 mode=rw user=a/b; do
+		wrong "option ${word%%=*} wants " "x dec /a 2 k $word"
 	done
 	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn=0'
 	wrong 'option maxconn wants a number from 1 to 65535$' 'x dec 1 2 k maxconn'
@@ -364,6 +387,7 @@ watched() {
 	wrong 'option mode wants an octal mode up to 0777$' 'x dec /a 2 k mode=rw'
 	wrong 'only where TARGET is a TCP' 'x dec 1 /a k bind=127.0.0.1'
 	wrong 'never defers' 'x enc 1 2 k nodefer'
+	all_wrong
 }
 
 @test "odd bytes, long lines, odd ends" {
@@ -371,6 +395,7 @@ watched() {
 	wrong 'byte 0x1b' $'x dec 1 2 k\e'
 	wrong 'byte 0xc3' 'x dec 1 2 ké'
 	wrong 'longer than' "x dec 1 2 k $(printf 'a%.0s' {1..5000})"
+	all_wrong
 	printf 'a dec 1 2 k\0\nb dec 2 2 k\nc dec 3 2 k' >tab
 	rm -rf out && mkdir out
 	status=0
@@ -389,12 +414,23 @@ watched() {
 	[ -z "$(ls out)" ]
 }
 
+@test "a line without an end takes no memory" {
+	head -c 100000000 /dev/zero | tr '\0' a >endless
+	printf '\nx dec 1 2 k\n' >>endless
+	SPIPETAB=endless /usr/bin/python3 -c '
+import resource, subprocess, sys
+assert subprocess.run(sys.argv[1:]).returncode == 1
+assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 80000' "$GENERATOR" out 2>err
+	grep -qx 'spipe-generator: endless:1: the line is longer than 4095 bytes' err
+	[ -e out/spipe-x.socket ]
+}
+
 @test "two lines with the same LISTEN: the first one counts" {
 	local first second
 	while read -r first second; do
 		generate '# the third line' '' "first dec $first 2 k" "second enc $second 2 k" 'third dec 7001 2 k'
 		[ "$status" -eq 1 ]
-		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN: line 3 already listens there" ]
+		[ "$(cat err)" = "spipe-generator: $PWD/tab:4: LISTEN is taken by line 3" ]
 		lacks out/spipe-first.socket ^ExecStartPre=
 		has out/spipe-second.socket ExecStartPre=false
 		[ -e out/spipe-third.socket ]
@@ -436,7 +472,7 @@ watched() {
 		"c enc 3 2 spipe-test-no-such.key" "d dec 4 2 $PWD/keys/" "e dec 5 2 $PWD/keys/there/below" \
 		"wrong dec 6 nowhere $PWD/keys/gone" "f dec 7 2 $PWD/colon/" "g dec 8 2 $PWD/control/"
 	[ "$status" -eq 1 ]
-	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET: not host:port, [address]:port, /path or vsock:CID:port" ]
+	[ "$(cat err)" = "spipe-generator: $PWD/tab:7: TARGET is none of port, host:port, [address]:port, /path, vsock:CID:port and exec:command" ]
 	diff warnings - <<-END
 		spipe-generator: $PWD/tab:2: warning: no key file $PWD/keys/gone: connections will fail without it
 		spipe-generator: $PWD/tab:3: warning: no key directory $PWD/nowhere: connections will fail without it
@@ -465,23 +501,26 @@ watched() {
 }
 
 @test "no text of a field becomes a directive" {
-	local evil line
+	local evil line lines=() n=0
 	# The file as a whole may be hostile: only the lines that we know come out.
 	for evil in '\nExecStart=/evil' '\x0aExecStart=/evil' $'\vExecStart=/evil' $'\fX' '%n' '${X}' '`x`' '$(x)' \
 		'\' '";"' ';/evil' '|' '[Service]' '=' "'"; do
-		for line in "x$evil dec 1 2 k" "x dec$evil 1 2 k" "x dec 1$evil 2 k" "x dec 1 2$evil k" \
-			"x dec /a$evil 2 k" "x dec 1 /a$evil k" "x dec 1 2 k$evil" "x dec 1 2 k timeout=1$evil" \
-			"x dec 1 2 k runas=a$evil" "x dec /a 2 k group=a$evil" "x dec 1 2 k key=a$evil" \
-			"x dec 1 host$evil:2 k" "x dec 1 2 k $evil=1" "x dec 1 exec:/bin/a$evil k"; do
-			generate "$line"
-			if grep -rvhE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x|renew-spipe-etc-[a-z.]*)\.path|PartOf=spipe-x\.socket|After=renew-spipe\.service renew-spipe@x\.service|Unit=renew-spipe(@x)?\.service|Sockets=spipe-x\.socket|Service=spipe-x@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|StartLimitBurst=1|ExecStartPre=false|ExecStart=false|ListenStream=/run/spipe(tab-line-1|-x).wrong|ExecStartPost=-install -D -m 644 -t /run/spipe /run/systemd/generator/spipe-x.socket /run/systemd/generator/spipe-x@.service|Service=spipetab-line-1@0.service|ExecStopPre=-systemctl stop "spipe-x@\*\.service"|ExecStart=|)$' out |
-				grep -vE '^ExecStart=/[^ ]*/spipe-dec -n 200 --max-strangers=200 --max-strangers-per-source=50( --exit-idle=300)?( -[okK]| [a-z=0-9]+)* (-t|--)( "([^"\$%]|\\\\|\\"|\$\$|%%)*")+$'; then
-				printf 'from: %s\n' "$line"
-				return 1
-			fi
-			[ ! -e out/spipe-x@.service ] || [ "$(grep -c '^ExecStart=' out/spipe-x@.service)" -eq 1 ]
+		for line in "X$evil dec P 2 k" "X dec$evil P 2 k" "X dec P$evil 2 k" "X dec P 2$evil k" \
+			"X dec /P$evil 2 k" "X dec P /a$evil k" "X dec P 2 k$evil" "X dec P 2 k timeout=1$evil" \
+			"X dec P 2 k runas=a$evil" "X dec /P 2 k group=a$evil" "X dec P 2 k key=a$evil" \
+			"X dec P host$evil:2 k" "X dec P 2 k $evil=1" "X dec P exec:/bin/a$evil k"; do
+			n=$((n + 1))
+			line=${line/X/x$n}
+			lines+=("${line/P/$n}") # each with a name and an address of its own
 		done
 	done
+	generate "${lines[@]}"
+	[ "$(find out -name '*.socket' -type f | wc -l)" -eq $n ]
+	if grep -rvE '^(#.*|\[(Unit|Socket|Service|Path)\]|(Description|Documentation|SourcePath|Slice|ListenStream|FreeBind|DeferAcceptSec|Accept|TriggerLimitIntervalSec|Socket(Mode|Group)|RemoveOnStop|Type|LoadCredential|SetCredential|RestrictAddressFamilies|IPAddress(Deny|Allow)|BindReadOnlyPaths|RootDirectory|TasksMax|MemoryMax|LimitNOFILE|PrivateNetwork|PathChanged|StartLimitIntervalSec|RestartSec|TemporaryFileSystem|ReadOnlyPaths)=.*|(ProtectKernelTunables|ProtectHostname|RestrictSUIDSGID|PrivateTmp|RemoveIPC)=yes|Wants=(renew-spipe|spipe-x[0-9]+|renew-spipe-etc-[a-z.]*)\.path|PartOf=spipe-x[0-9]+\.socket|After=renew-spipe\.service renew-spipe@x[0-9]+\.service|Unit=renew-spipe(@x[0-9]+)?\.service|Sockets=spipe-x[0-9]+\.socket|Service=spipe-x[0-9]+@0\.service|ExecReload=kill -HUP \$MAINPID|Restart=on-failure|StartLimitBurst=1|ExecStartPre=false|ExecStart=false|ListenStream=/run/spipe(tab-line-[0-9]+|-x[0-9]+).wrong|ExecStartPost=-install -D -m 644 -t /run/spipe /run/systemd/generator/spipe-x[0-9]+.socket /run/systemd/generator/spipe-x[0-9]+@.service|Service=spipetab-line-[0-9]+@0.service|ExecStopPre=-systemctl stop "spipe-x[0-9]+@\*\.service"|ExecStart=|)$' out |
+		grep -vE '^[^:]*:ExecStart=/[^ ]*/spipe-dec -n 200 --max-strangers=200 --max-strangers-per-source=50( --exit-idle=300)?( -[okK]| [a-z=0-9]+)* (-t|--)( "([^"\$%]|\\\\|\\"|\$\$|%%)*")+$'; then
+		return 1
+	fi
+	grep -rhc '^ExecStart=/' out | sort -u | diff - <(printf '%s\n' 0 1)
 }
 
 @test "systemd reads the units as they are meant, without a warning" {

@@ -137,7 +137,8 @@ check_table() {
 		four dec vsock::4 25 $PWD/keys/
 		five dec vsock::5 exec:nosuch $PWD/other
 		six dec vsock::6 exec:/etc/passwd $PWD/other
-		six dec vsock::7 25 $PWD/keys/a.key key=$PWD/keys/b.key
+		six dec vsock::7 25 $PWD/keys/a.key
+		seven dec vsock::7 25 $PWD/keys/a.key key=$PWD/keys/b.key
 		eight enc vsock::8 25 $PWD/other
 		nine enc vsock::9 vsock:1:1 /etc/absent encrypted
 	EOF
@@ -154,10 +155,10 @@ check_table() {
 		5: nosuch: no such program
 		6: warning: key $PWD/other: readable by its group, chmod 600 it
 		6: /etc/passwd: no such program
-		7: NAME six is taken: spipe-six@.service already exists
-		7: warning: key a.key is the same as key b.key: deleting one revokes nothing
-		8: warning: key $PWD/other: readable by its group, chmod 600 it
-		9: key /etc/absent: No such file or directory
+		7: NAME six is taken by line 6
+		8: warning: key a.key is the same as key b.key: deleting one revokes nothing
+		9: warning: key $PWD/other: readable by its group, chmod 600 it
+		10: key /etc/absent: No such file or directory
 	EOF
 	[ "$output" = "tab: tunnels: 8, errors: 9, warnings: $((7 + (EUID != 0)))" ]
 }

@@ -123,7 +123,7 @@ is_field() {
 	inside journalctl -q --no-pager | grep -aq 'spipe-generator failed with exit status 1'
 	run inside sh -c 'mkdir /tmp/g && /usr/local/lib/systemd/system-generators/spipe-generator /tmp/g'
 	diff <(echo "$output") - <<-'END'
-		spipe-generator: /etc/spipetab:5: TARGET: not host:port, [address]:port, /path or vsock:CID:port
+		spipe-generator: /etc/spipetab:5: TARGET is none of port, host:port, [address]:port, /path, vsock:CID:port and exec:command
 		spipe-generator: /etc/spipetab:8: warning: no key file /etc/spipe/sealed.key: connections will fail without it
 		spipe-generator: /etc/spipetab:15: warning: no key file /etc/spipe/missing.key: connections will fail without it
 		spipe-generator: /etc/spipetab:19: warning: no key directory /etc/spipe/nowhere: connections will fail without it
