@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +20,7 @@
 #include "ctl-run.h"
 #include "ctl.h"
 #include "keys.h"
+#include "parse.h"
 #include "table.h"
 #include "units.h"
 #include "wait.h"
@@ -162,6 +165,45 @@ static void check_keys(struct check *check, const struct tunnel *tunnel)
 		load_keys(check, files, (size_t)tunnel->key_count, NULL, with_rules, false);
 }
 
+/* --- accounts ---------------------------------------------------------------------------- */
+
+/* Whether there is a user or group of this name or number. */
+static bool account_exists(const char *name, bool group)
+{
+	uint64_t id;
+
+	if (parse_number(name, 0, UINT32_MAX - 1, &id))
+		return group ? getgrgid((gid_t)id) != NULL : getpwuid((uid_t)id) != NULL;
+	return group ? getgrnam(name) != NULL : getpwnam(name) != NULL;
+}
+
+static void check_account(struct check *check, const char *option, const char *name, bool group)
+{
+	bool made;
+
+	if (name == NULL || account_exists(name, group))
+		return;
+	/* A service with runas= has systemd make up what does not exist, unless it is a number. */
+	made = strcmp(option, "runas") == 0 && strspn(name, "0123456789") != strlen(name);
+	problem(check, !made, "option %s: there is no %s %s%s", option, group ? "group" : "user",
+	    name, made ? "; systemd will make one up" : "");
+}
+
+static void check_accounts(struct check *check, const struct tunnel *tunnel)
+{
+	const char *const *option = tunnel->option;
+	char runas[80], *group = runas;
+
+	check_account(check, "user", option[TUNNEL_USER], false);
+	check_account(check, "group", option[TUNNEL_GROUP], true);
+	check_account(check, "supgroup", option[TUNNEL_SUPGROUP], true);
+	if (option[TUNNEL_RUNAS] == NULL)
+		return;
+	snprintf(runas, sizeof(runas), "%s", option[TUNNEL_RUNAS]);
+	check_account(check, "runas", strsep(&group, ":"), false);
+	check_account(check, "runas", group, true);
+}
+
 /* --- what else a line needs -------------------------------------------------------------- */
 
 static void check_listen(struct check *check, const struct tunnel *tunnel)
@@ -187,6 +229,7 @@ static void check_tunnel(struct check *check, const struct tunnel *tunnel)
 		command += strspn(command, " \t");
 		check_program(check, command, strcspn(command, " \t"));
 	}
+	check_accounts(check, tunnel);
 	check_listen(check, tunnel);
 }
 

@@ -136,7 +136,7 @@ in_failed() {
 	answers 8200
 	table 's/^mail\(.*\)127.0.0.1:8200\texec/mail\1127.0.0.1\texec/'
 	inside systemctl daemon-reload
-	inside systemctl status spipe-mail.socket | grep -F '/etc/spipetab:1: LISTEN: '
+	inside systemctl status spipe-mail.socket | grep -F '/etc/spipetab:1: LISTEN is none of '
 	table
 	inside systemctl daemon-reload
 	# systemd takes it for active, and has closed its socket
@@ -227,7 +227,7 @@ none_of() {
 	applied 'restarting each'
 }
 
-@test "apply: an address that is taken, and by whom; an account that does not exist" {
+@test "apply: an address that is taken, and by whom; a path that cannot be" {
 	inside systemd-run -q --unit=old-spiped spiped -d -F -s '[127.0.0.1]:8211' -t '[127.0.0.1]:25' -k /etc/spipe/mail.key
 	eventually 10 listens 8211
 	pid=$(inside systemctl show -P MainPID old-spiped)
@@ -238,9 +238,13 @@ none_of() {
 	applied 'starting new'
 	answers 8211
 	table '$anew dec /srv/new.sock exec:/usr/bin/cat mail.key user=nobody-has-this-name'
+	apply 65
+	[ "${stderr_lines[0]}" = 'spipectl: /etc/spipetab:6: option user: there is no user nobody-has-this-name' ]
+	: >"$ROOT/shared/file"
+	table '$anew dec /srv/file/new.sock exec:/usr/bin/cat mail.key'
 	apply 69
 	[ "$output" = "$(printf '%s\n' 'restarting new' '/etc/spipetab: tunnels: 6, listening: 4')" ]
-	[[ ${stderr_lines[0]} == 'spipectl: /etc/spipetab:6: /srv/new.sock does not listen: spipe-new.socket: '* ]]
+	[[ ${stderr_lines[0]} == 'spipectl: /etc/spipetab:6: /srv/file/new.sock does not listen: spipe-new.socket: '*' (/srv/file/new.sock): Not a directory' ]]
 	[ "${stderr_lines[1]}" = 'spipectl: tunnels that do not listen: 1' ]
 }
 

@@ -183,6 +183,35 @@ check_table() {
 	[ "${problems[*]}" = 'spipectl: tab:1: nosuch: no such program' ]
 }
 
+@test "check: accounts that do not exist" {
+	cat >tab <<-EOF
+		one dec vsock::1 25 $PWD/key runas=nosuch:nogrp,supgroup=nosuch
+		two dec $PWD/two.sock 25 $PWD/key user=nosuch,group=4000000000
+		three dec $PWD/three.sock 25 $PWD/key user=0,group=root,runas=root:0,supgroup=0
+		four dec vsock::4 25 $PWD/key runas=4000000000
+	EOF
+	expected=65 check_table
+	diff <(printf '%s\n' "${problems[@]#spipectl: tab:}") - <<-EOF
+		1: option supgroup: there is no group nosuch
+		1: warning: option runas: there is no user nosuch; systemd will make one up
+		1: warning: option runas: there is no group nogrp; systemd will make one up
+		2: option user: there is no user nosuch
+		2: option group: there is no group 4000000000
+		4: option runas: there is no user 4000000000
+	EOF
+}
+
+@test "check: a signal leaves nothing behind" {
+	[ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null || skip 'needs root and mounts of its own'
+	# shellcheck disable=SC2016
+	run -0 timeout -s KILL 60 unshare --mount bash -c 'mount -t tmpfs none /tmp && mkfifo -m 600 /tmp/key || exit
+		echo "one dec vsock::1 25 /tmp/key" >/tmp/tab
+		exec 5<>/tmp/key # it waits for the end of the key
+		"$0" check /tmp/tab & until ls /tmp/spipectl.*/spipe-one.socket 2>/dev/null; do sleep 0.02; done
+		kill $!; wait $!; echo $?; ls /tmp' "$CTL"
+	diff <(echo "${output#*$'\n'}") - <<<$'spipectl: /tmp/tab:1: key /tmp/key: ended by signal 15 (Terminated) while it was read\n143\nkey\ntab'
+}
+
 @test "check: names of keys that systemd cannot pass on" {
 	local name
 	echo "clients dec vsock::1 25 $PWD/keys/" >tab
