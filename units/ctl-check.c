@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -240,7 +241,7 @@ static void check_lines(struct check *check, struct table *table)
 	enum table_result found;
 
 	listeners_read(&check->listeners, true);
-	while ((found = table_next(table, &tunnel, &outcome)) != TABLE_END) {
+	while (!signal_stop && (found = table_next(table, &tunnel, &outcome)) != TABLE_END) {
 		check->line = table->line;
 		if (found == TABLE_WRONG)
 			problem(check, true, "%s", outcome.reason);
@@ -357,12 +358,28 @@ static void check_table(struct check *check, struct table *table)
 	check_lines(check, table);
 	if (geteuid() != 0)
 		problem(check, false, "run as root to check that the addresses are free");
-	verify(check);
+	if (!signal_stop)
+		verify(check);
 	if (check->show != NULL && !check->shown)
 		problem(check, true, "no valid line has the name %s", check->show);
 	else if (check->show != NULL)
 		each_unit(check, show_unit, NULL);
 	each_unit(check, remove_unit, NULL);
+}
+
+static void stop(int number)
+{
+	signal_stop = number;
+}
+
+/* What the signals do that are meant to end us, unless they are ignored. */
+static void on_signals(void (*handler)(int))
+{
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM };
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (signal(numbers[i], handler) == SIG_IGN)
+			signal(numbers[i], SIG_IGN);
 }
 
 /* Check the table at check->path. Returns 0, or -1 with the outcome set if that cannot be done. */
@@ -373,6 +390,7 @@ static int check_path(struct check *check, struct outcome *outcome)
 	if (table_open(&table, check->path, outcome) != 0)
 		return -1;
 	umask(022);
+	on_signals(stop); /* the directory has to be removed before we end */
 	snprintf(check->dir_path, sizeof(check->dir_path), "/tmp/spipectl.XXXXXX");
 	check->dir = mkdtemp(check->dir_path) != NULL
 	    ? open(check->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -384,6 +402,9 @@ static int check_path(struct check *check, struct outcome *outcome)
 		close(check->dir);
 	}
 	table_close(&table);
+	on_signals(SIG_DFL);
+	if (signal_stop)
+		signals_die(signal_stop);
 	return outcome->status == 0 ? 0 : -1;
 }
 
