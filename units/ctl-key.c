@@ -11,20 +11,29 @@
 #include "crypto.h"
 #include "ctl.h"
 #include "keys.h"
-#include "report.h"
 #include "secret.h"
 #include "wait.h"
 
-/* Load one key file as the programs do, and print its fingerprint. */
+int ctl_load_key(struct keyring *ring, const char *file, struct outcome *outcome)
+{
+	int result = keyring_load(ring, &file, 1, NULL, false, NEVER, outcome);
+
+	if (ring->warnings != NULL)
+		fclose(ring->warnings);
+	for (const char *text = ring->warning_text; text < ring->warning_text + ring->warning_size;
+	     text += strlen(text) + 1)
+		fprintf(stderr, "spipectl: warning: %s\n", text);
+	return result;
+}
+
+/* Print the fingerprint of a key file. */
 static int show_id(const char *file, struct outcome *outcome)
 {
-	struct report report = { .program = "spipectl", .messages = TO_STDERR, .journal = -1 };
 	struct keyring ring = { 0 };
 	char id[KEY_ID_SIZE];
-	int result = keyring_load(&ring, &file, 1, NULL, false, NEVER, outcome);
+	int result = ctl_load_key(&ring, file, outcome);
 
 	if (result == 0) {
-		keyring_warn(&ring, 0, &report);
 		key_id(ring.secret[0], id);
 		printf("%s  %s\n", id, file);
 	}

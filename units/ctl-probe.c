@@ -201,7 +201,7 @@ int ctl_probe(int argc, char **argv)
 	if (probe.timeout == 0)
 		probe.timeout = TIMEOUT_DEFAULT * SECOND;
 	crypto_start();
-	if (keyring_load(&ring, &probe.key, 1, NULL, false, NEVER, &outcome) == 0) {
+	if (ctl_load_key(&ring, probe.key, &outcome) == 0) {
 		h = secret_alloc(sizeof(*h));
 		if (h == NULL)
 			fail(&outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));

@@ -69,7 +69,7 @@ fingerprint() {
 @test "key id: what is wrong with a key" {
 	chmod 644 key
 	run -0 --separate-stderr "$CTL" key id key
-	[ "$stderr" = 'spipectl: key key: readable by everyone, chmod 600 it' ]
+	[ "$stderr" = 'spipectl: warning: key key: readable by everyone, chmod 600 it' ]
 	head -c 31 key >short
 	run -78 --separate-stderr "$CTL" key id short absent other
 	[ "$output" = "$(fingerprint other)  other" ]
@@ -302,8 +302,11 @@ probed() {
 		statuses "server$option" 5 0
 		grep -q ' key key: 0 bytes in, 0 bytes out' "server$option.err"
 	done
-	run -0 "$CTL" probe -o 2.5 -k key "localhost:$port"
+	chmod 640 key
+	run -0 --separate-stderr "$CTL" probe -o 2.5 -k key "localhost:$port"
 	probed "localhost:$port"
+	[ "$stderr" = 'spipectl: warning: key key: readable by its group, chmod 600 it' ]
+	chmod 600 key
 	background spiped -d -F -s "$PWD/d.sock" -t "[127.0.0.1]:$target" -k key 2>spiped.err
 	eventually 5 listening "$PWD/d.sock"
 	run -0 "$CTL" probe -k key "$PWD/d.sock"
