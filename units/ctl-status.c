@@ -12,27 +12,6 @@
 #define TEXT_SIZE 48 /* of a time or a number of bytes */
 #define WIDTH 80     /* of a terminal */
 
-/* Served are those whose peer has proved a key and was not refused for another reason. */
-static uint64_t served(const struct tunnel_state *tunnel)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 1; i < tunnel->key_count; i++)
-		for (size_t r = 0; r < REPORT_RESULTS; r++)
-			if (strcmp(report_results[r].word, "refused") != 0)
-				sum += tunnel->keys[i].ended[r];
-	return sum;
-}
-
-static uint64_t refused(const struct tunnel_state *tunnel)
-{
-	uint64_t sum = tunnel->left_out;
-
-	for (size_t r = 0; r < REPORT_RESULTS; r++)
-		sum += tunnel_ended(tunnel, r);
-	return sum - served(tunnel);
-}
-
 /* --- for people -------------------------------------------------------------------------- */
 
 /* Points in time as "2026-11-25 14:03", local. */
@@ -41,10 +20,21 @@ static const char *format_time(int64_t seconds, char text[static TEXT_SIZE])
 	time_t time = (time_t)seconds;
 	struct tm local;
 
-	if (seconds == 0 || localtime_r(&time, &local) == NULL)
-		return "-";
-	strftime(text, TEXT_SIZE, "%Y-%m-%d %H:%M", &local);
+	snprintf(text, TEXT_SIZE, "-");
+	if (seconds != 0 && localtime_r(&time, &local) != NULL)
+		strftime(text, TEXT_SIZE, "%Y-%m-%d %H:%M", &local);
 	return text;
+}
+
+/* The same in ten characters: "14:03" if it is less than a day ago, else "2026-11-25". */
+static const char *format_short_time(int64_t seconds, char text[static TEXT_SIZE])
+{
+	bool recent = seconds > (int64_t)time(NULL) - 24 * 60 * 60;
+
+	if (*format_time(seconds, text) == '-')
+		return text;
+	text[strlen("2026-11-25")] = '\0';
+	return recent ? text + strlen("2026-11-25 ") : text;
 }
 
 /* "59s", "59m", "23h59m", "99d23h" */
@@ -90,9 +80,10 @@ static void print_line(const struct tunnel_state *tunnel)
 {
 	char since[TEXT_SIZE];
 
-	printf("%-15s %-4s %-10s %-16s %4zu %9zu %7" PRIu64 " %7" PRIu64 "\n", tunnel->name,
-	    tunnel->role, tunnel->state, format_time(tunnel->since, since),
-	    tunnel_live(tunnel, false), tunnel_live(tunnel, true), served(tunnel), refused(tunnel));
+	printf("%-15s %-4s %-9s %-10s %4zu %9zu %7" PRIu64 " %7" PRIu64 " %7" PRIu64 "\n",
+	    tunnel->name, tunnel->role, tunnel->state, format_short_time(tunnel->since, since),
+	    tunnel_live(tunnel, false), tunnel_live(tunnel, true), tunnel->served, tunnel->failed,
+	    tunnel->refused);
 }
 
 static void print_live(const struct tunnel_state *tunnel)
@@ -118,8 +109,9 @@ static void print_ended(const struct tunnel_state *tunnel)
 {
 	uint64_t count;
 
-	printf("\nConnections that have ended: %" PRIu64 " served, %" PRIu64 " refused\n",
-	    served(tunnel), refused(tunnel));
+	printf("\nConnections that have ended: %" PRIu64 " served, %" PRIu64 " failed, %" PRIu64
+	       " refused\n",
+	    tunnel->served, tunnel->failed, tunnel->refused);
 	for (size_t r = 0; r < REPORT_RESULTS; r++) {
 		count = tunnel_ended(tunnel, r);
 		if (count > 0)
@@ -148,12 +140,15 @@ static void print_keys(const struct tunnel_state *tunnel)
 
 static void print_details(const struct tunnel_state *tunnel)
 {
+	const char *problem = tunnel_problem(tunnel);
 	char since[TEXT_SIZE];
 
 	printf("%s", tunnel->name);
 	if (*tunnel->role != '\0')
 		printf(": %s from %s to %s", tunnel->role, tunnel->listen, tunnel->target);
 	printf("\n%s since %s\n", tunnel->state, format_time(tunnel->since, since));
+	if (*problem != '\0')
+		printf("%s\n", problem);
 	print_live(tunnel);
 	print_ended(tunnel);
 	print_keys(tunnel);
@@ -165,8 +160,8 @@ static void print_text(const struct tunnels *tunnels, const struct tunnel_state 
 		print_details(only);
 		return;
 	}
-	printf("%-15s %-4s %-10s %-16s %4s %9s %7s %7s\n", "TUNNEL", "ROLE", "STATE", "SINCE",
-	    "NOW", "STRANGERS", "SERVED", "REFUSED");
+	printf("%-15s %-4s %-9s %-10s %4s %9s %7s %7s %7s\n", "TUNNEL", "ROLE", "STATE", "SINCE",
+	    "NOW", "STRANGERS", "SERVED", "FAILED", "REFUSED");
 	for (size_t i = 0; i < tunnels->count; i++)
 		if (tunnel_is_here(&tunnels->tunnel[i]))
 			print_line(&tunnels->tunnel[i]);
@@ -236,7 +231,7 @@ static void put_keys(const struct tunnel_state *tunnel)
 	fputs("]}", stdout);
 }
 
-static void put_tunnel(const struct tunnel_state *tunnel)
+static void put_tunnel(const struct tunnel_state *tunnel, bool details)
 {
 	putchar('{');
 	put_text("name", tunnel->name);
@@ -245,10 +240,13 @@ static void put_tunnel(const struct tunnel_state *tunnel)
 	put_text("target", tunnel->target);
 	put_text("state", tunnel->state);
 	put_number("since", (uint64_t)tunnel->since, ",");
+	if (details)
+		put_text("problem", tunnel_problem(tunnel));
 	put_lives(tunnel, "connections", false);
 	put_lives(tunnel, "strangers", true);
-	put_number("served", served(tunnel), ",");
-	put_number("refused", refused(tunnel), ",");
+	put_number("served", tunnel->served, ",");
+	put_number("failed", tunnel->failed, ",");
+	put_number("refused", tunnel->refused, ",");
 	put_results(tunnel);
 	put_keys(tunnel);
 }
@@ -264,7 +262,7 @@ static void print_json(const struct tunnels *tunnels, const struct tunnel_state 
 		if (only != NULL ? tunnel != only : !tunnel_is_here(tunnel))
 			continue;
 		fputs(before, stdout);
-		put_tunnel(tunnel);
+		put_tunnel(tunnel, only != NULL);
 		before = ",\n";
 	}
 	puts("]}");

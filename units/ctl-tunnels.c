@@ -372,21 +372,39 @@ static const char *const record_names[] = { "__CURSOR", "__REALTIME_TIMESTAMP", 
 	"MESSAGE_ID", "SPIPE_PEER", "SPIPE_KEY", "SPIPE_KEY_ID", "SPIPE_BYTES_IN",
 	"SPIPE_BYTES_OUT", "SPIPE_LEFT_OUT", NULL };
 
+/* Count a connection that has ended as served, refused or failed. */
+static void judge(struct tunnel_state *tunnel, int status, bool stranger, bool any_bytes)
+{
+	/* who comes to spipe-enc cannot prove a key: its key is the server's */
+	bool client = stranger && strcmp(tunnel->role, "enc") == 0;
+
+	if ((stranger && !client) || status == EX_NOPERM)
+		tunnel->refused++;
+	else if (!stranger && (status == EX_OK || any_bytes))
+		tunnel->served++;
+	else
+		tunnel->failed++;
+}
+
 static void add_record(struct tunnels *tunnels, const struct fields *record)
 {
 	struct tunnel_state *tunnel = tunnel_of_unit(tunnels, record->value[UNIT], '@');
+	uint64_t in = number(record->value[BYTES_IN]), out = number(record->value[BYTES_OUT]);
+	uint64_t left_out = number(record->value[LEFT_OUT]);
 	struct key_use *key;
 
 	if (tunnel == NULL)
 		return;
-	tunnel->left_out += number(record->value[LEFT_OUT]);
+	tunnel->left_out += left_out;
+	tunnel->refused += left_out;
 	for (size_t i = 0; i < REPORT_RESULTS; i++) {
 		if (strcmp(record->value[ID], report_results[i].id) != 0)
 			continue;
 		key = get_key(tunnel, record->value[KEY]);
+		judge(tunnel, report_results[i].status, key == tunnel->keys, in + out > 0);
 		key->ended[i]++;
-		key->bytes_in += number(record->value[BYTES_IN]);
-		key->bytes_out += number(record->value[BYTES_OUT]);
+		key->bytes_in += in;
+		key->bytes_out += out;
 		key->last = (int64_t)(number(record->value[TIME]) / 1000000);
 		if (strcmp(record->value[KEY_ID], NO_KEY) != 0)
 			replace(&key->id, record->value[KEY_ID]);

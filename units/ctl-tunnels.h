@@ -35,7 +35,10 @@ struct tunnel_state {
 	bool deaf;             /* nothing listens at its address, whatever systemd says */
 	int64_t since;         /* the state, in seconds since 1970; 0: unknown */
 	uint64_t left_out;     /* strangers that have no record */
-	struct key_use *keys;  /* the first is NO_KEY */
+	uint64_t served;  /* ended cleanly or with data carried, after the peer had proved a key */
+	uint64_t refused; /* strangers, with a record or not, and others that were not allowed */
+	uint64_t failed;  /* the rest: no target, for instance */
+	struct key_use *keys; /* the first is NO_KEY */
 	size_t key_count;
 	struct live *live;
 	size_t live_count;

@@ -9,8 +9,8 @@ setup_file() {
 	systemd_prepare
 	[ -z "${CANNOT:-}" ] || return 0
 	cd "$ROOT" || return
-	mkdir etc-spipe/{clients,named}
-	new_keys out.key ruled.key clients/alice clients/bob clients/carol wrong
+	mkdir etc-spipe/{clients,named,odd}
+	new_keys out.key ruled.key clients/alice clients/bob clients/carol odd/a:b wrong
 	chmod 644 etc-spipe/clients/carol # the service takes it, so it counts
 	cp etc-spipe/clients/alice etc-spipe/out.key
 	echo 'from 192.0.2.0/24' >etc-spipe/ruled.key.conf
@@ -29,6 +29,10 @@ setup_file() {
 		wrong	dec	127.0.0.1:8111	127.0.0.1:9000	clients/
 		ruled	dec	127.0.0.1:8112	127.0.0.1:9000	ruled.key
 		command	dec	127.0.0.1:8114	exec:/usr/bin/cat clients/
+		down	dec	127.0.0.1:8117	127.0.0.1:9001	clients/
+		front	enc	127.0.0.1:8118	127.0.0.1:9001	out.key
+		account	dec	/srv/account.sock 127.0.0.1:9000 clients/ user=nobody-has-this-name
+		odd	dec	127.0.0.1:8119	127.0.0.1:9000	odd/
 	END
 	# A tunnel without the table: its keys are no credentials, and can have any name.
 	mkdir shared/own units/spipe-own@.service.d
@@ -166,6 +170,32 @@ is() {
 	is 'len(t["strangers"])' 1 command
 }
 
+@test "status: a connection whose target is down has failed" {
+	run -1 send 8117 clients/alice 50
+	eventually 10 is 't["served"], t["failed"], t["refused"], t["results"]["target"]' '(0, 1, 0, 1)' down
+	is 'keys["alice"]["connections"]' 1 down
+	near nc -N 127.0.0.1 8118 </dev/null >nc.out
+	eventually 10 is 't["served"], t["failed"], t["refused"], t["results"]["target"]' '(0, 1, 0, 1)' front
+	run -0 inside spipectl status front
+	[[ $output == *'Connections that have ended: 0 served, 1 failed, 0 refused'* ]]
+}
+
+@test "status: why a socket or a service has failed, in systemd's words" {
+	run -69 inside spipectl status account
+	[[ ${lines[1]} == 'failed since '* ]]
+	[[ ${lines[2]} == '/srv/account.sock does not listen: spipe-account.socket: '*user* ]]
+	is 't["state"], t["problem"][:17]' "('failed', '/srv/account.sock')" account
+	near_background sh -c 'echo | socat -t 60 -,ignoreeof TCP:127.0.0.1:8119' # it is never accepted
+	failing() {
+		inside journalctl --sync
+		run -0 inside spipectl status odd
+		[[ ${lines[1]} == 'listening since '* && ${lines[2]} == 'spipe-odd@0.service: Failed to set up credentials: '* ]]
+	}
+	eventually 10 failing
+	inside systemctl stop spipe-odd.socket
+	is 't["problem"]' '' counted
+}
+
 # talk NAME PORT TEXT: a connection that says TEXT, and stays.
 talk() {
 	mkfifo "$1.in"
@@ -207,14 +237,14 @@ talk() {
 	stranger 8107
 	eventually 10 is 't["served"], t["refused"]' '(2, 1)' shown
 	run -0 inside spipectl status
-	[ "${lines[0]}" = 'TUNNEL          ROLE STATE      SINCE             NOW STRANGERS  SERVED REFUSED' ]
-	[ "${#lines[@]}" -eq 16 ]
+	[ "${lines[0]}" = 'TUNNEL          ROLE STATE     SINCE       NOW STRANGERS  SERVED  FAILED REFUSED' ]
+	[ "${#lines[@]}" -eq 20 ]
 	for name in shown out each full open; do
 		inside spipectl status "$name"
 	done >details
 	printf '%s\n' "${lines[@]}" >>details
 	run ! grep -E '.{81}' details
-	grep -qE '^shown +dec +listening +20..-..-.. ..:.. +0 +0 +2 +1$' details
+	grep -qE '^shown +dec +listening +[0-2][0-9]:[0-5][0-9] +0 +0 +2 +0 +1$' details
 	grep -qxE '^        1  201\.0k  201\.0k  20..-..-.. ..:..  alice           127\.0\.0\.1:[0-9]+' details
 	grep -qE '^        0       0       0  -                 carol' details
 	grep -qx "        \[$long\]:[0-9]*" details
@@ -244,6 +274,7 @@ metric() {
 	[ "$(metric spipe_listening 'tunnel="metered"' "$out")" -eq 1 ]
 	[ "$(metric spipe_connections 'tunnel="metered"' "$out")" -eq 0 ]
 	[ "$(metric spipe_strangers 'tunnel="metered"' "$out")" -eq 0 ]
+	[ "$(metric spipe_listening 'tunnel="asleep"' "$out")" -eq 0 ] # as long as nobody has started it
 
 	# Once more: nothing is counted twice, and nothing is lost with the journal.
 	grep 'tunnel="metered"' "$out" >before
