@@ -1,4 +1,4 @@
-# bash completion for spipe-enc, spipe-dec and spipectl; what fits where is known to `complete`
+# bash completion for spipe-enc, spipe-dec and spipectl: `complete` knows what may come next
 # shellcheck shell=bash disable=SC2034,SC2154 # bash-completion's variables
 
 _spipe() {

@@ -1,4 +1,4 @@
-# fish completion for spipe-enc, spipe-dec and spipectl; what fits where is known to `complete`
+# fish completion for spipe-enc, spipe-dec and spipectl: `complete` knows what may come next
 
 function __spipe_complete
 	set -l current (commandline --current-token)

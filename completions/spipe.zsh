@@ -1,5 +1,5 @@
 #compdef spipe-enc spipe-dec spipectl
-# zsh completion for spipe-enc, spipe-dec and spipectl; what fits where is known to `complete`
+# zsh completion for spipe-enc, spipe-dec and spipectl: `complete` knows what may come next
 
 local line
 local -a candidates
