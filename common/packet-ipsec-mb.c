@@ -9,16 +9,18 @@
 #include "packet-bulk.h"
 #include "secret.h"
 
-/* One direction's keys, in the form the library reads. */
+/* One direction: its keys, in the form the library reads, and behind this the library's memory. */
 struct bulk {
-	uint8_t encrypt[15 * 16] __attribute__((aligned(16)));
+	uint8_t encrypt[15 * 16] __attribute__((aligned(64)));
 	uint8_t inner[HASH_SIZE], outer[HASH_SIZE];
 	IMB_JOB jobs[BULK_MOST];
+	IMB_MGR *manager;
 };
 
-/* The library's working memory, shared by both directions as long as one uses it. */
-static IMB_MGR *manager;
-static unsigned int users;
+static size_t bulk_size(void)
+{
+	return sizeof(struct bulk) + imb_get_mb_mgr_size();
+}
 
 int bulk_available(void)
 {
@@ -27,41 +29,23 @@ int bulk_available(void)
 	return (imb_get_feature_flags() & need) == need;
 }
 
-static void manager_free(void)
-{
-	secret_free(manager, imb_get_mb_mgr_size());
-	manager = NULL;
-}
-
-/* Our own memory, because the library's allocator would not wipe it. */
-static int manager_make(void)
-{
-	void *memory = bulk_available() ? secret_alloc(imb_get_mb_mgr_size()) : NULL;
-	IMB_ARCH kind;
-
-	if (memory == NULL)
-		return -1;
-	manager = imb_set_pointers_mb_mgr(memory, 0, 1);
-	init_mb_mgr_auto(manager, &kind);
-	if (imb_get_errno(manager) == 0 && (manager->features & IMB_FEATURE_SELF_TEST_PASS))
-		return 0;
-	manager_free();
-	return -1;
-}
-
 struct bulk *bulk_start(const uint8_t key[static CIPHER_KEY_SIZE], const struct hmac_key *mac)
 {
 	uint8_t decrypt[15 * 16] __attribute__((aligned(16))); /* comes with the other; not used */
-	struct bulk *b;
+	/* Our own memory, because the library's allocator would not wipe it. */
+	struct bulk *b = bulk_available() ? secret_alloc(bulk_size()) : NULL;
+	IMB_ARCH kind;
 
-	if ((b = secret_alloc(sizeof(*b))) == NULL)
+	if (b == NULL)
 		return NULL;
-	if (manager == NULL && manager_make() != 0) {
-		secret_free(b, sizeof(*b));
+	b->manager = imb_set_pointers_mb_mgr(b + 1, 0, 1);
+	init_mb_mgr_auto(b->manager, &kind);
+	if (imb_get_errno(b->manager) != 0 ||
+	    !(b->manager->features & IMB_FEATURE_SELF_TEST_PASS)) {
+		bulk_done(b);
 		return NULL;
 	}
-	users++;
-	IMB_AES_KEYEXP_256(manager, key, b->encrypt, decrypt);
+	IMB_AES_KEYEXP_256(b->manager, key, b->encrypt, decrypt);
 	wipe(decrypt, sizeof(decrypt));
 	memcpy(b->inner, mac->inner.h, sizeof(b->inner));
 	memcpy(b->outer, mac->outer.h, sizeof(b->outer));
@@ -86,8 +70,8 @@ int bulk_crypt(struct bulk *b, uint8_t *wire, size_t count, size_t stride, size_
 		job->iv = (const uint8_t *)counters[i];
 		job->iv_len_in_bytes = sizeof(counters[i]);
 	}
-	return IMB_SUBMIT_CIPHER_BURST_NOCHECK(manager, b->jobs, (uint32_t)count, IMB_CIPHER_CNTR,
-		   IMB_DIR_ENCRYPT, IMB_KEY_256_BYTES) == count
+	return IMB_SUBMIT_CIPHER_BURST_NOCHECK(b->manager, b->jobs, (uint32_t)count,
+		   IMB_CIPHER_CNTR, IMB_DIR_ENCRYPT, IMB_KEY_256_BYTES) == count
 	    ? 0
 	    : -1;
 }
@@ -106,7 +90,7 @@ int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t stride, s
 		job->u.HMAC._hashed_auth_key_xor_ipad = b->inner;
 		job->u.HMAC._hashed_auth_key_xor_opad = b->outer;
 	}
-	return IMB_SUBMIT_HASH_BURST_NOCHECK(manager, b->jobs, (uint32_t)count,
+	return IMB_SUBMIT_HASH_BURST_NOCHECK(b->manager, b->jobs, (uint32_t)count,
 		   IMB_AUTH_HMAC_SHA_256) == count
 	    ? 0
 	    : -1;
@@ -114,9 +98,5 @@ int bulk_mac(struct bulk *b, const uint8_t *wire, size_t count, size_t stride, s
 
 void bulk_done(struct bulk *b)
 {
-	if (b == NULL)
-		return;
-	secret_free(b, sizeof(*b));
-	if (--users == 0)
-		manager_free();
+	secret_free(b, bulk_size());
 }

@@ -30,8 +30,6 @@ int packet_init(struct packet_state *s, const uint8_t E[static CIPHER_KEY_SIZE],
 	hash_clear_registers(SHA256_CBLOCK);
 	if (BULK_BUILT)
 		memcpy(s->key, E, CIPHER_KEY_SIZE);
-	else
-		s->bulky = -1;
 	return 0;
 }
 
