@@ -130,7 +130,7 @@ int connection_enter_sandbox(struct connection *c)
 		if (c->options.sandbox_required)
 			return fail(&c->outcome, EX_OSERR,
 			    "no sandbox: this kernel or build lacks %s", missing);
-		if (sandbox_built()) /* else the compiler and --version say so */
+		if (sandbox_built) /* else the compiler and --version say so */
 			report_warn(&c->report,
 			    "continuing without a sandbox: this kernel lacks %s", missing);
 	}

@@ -108,7 +108,7 @@ static void show(int letter, enum role role)
 	}
 	printf("%s " SPIPE_VERSION " (packets: %s; systemd: %s; sandbox: %s)\n",
 	    role == ROLE_DEC ? "spipe-dec" : "spipe-enc", packet_backend(), systemd_built,
-	    sandbox_built() ? "yes" : "no");
+	    sandbox_built ? "yes" : "no");
 }
 
 /* Take one option. Returns NULL, or what is wrong with its value. */

@@ -40,24 +40,20 @@
 #define ARCHITECTURE AUDIT_ARCH_S390X
 #endif
 
-#if __has_include(<linux/landlock.h>)
-#include <linux/landlock.h>
-#else /* headers of before Linux 5.13; the program may run on a later one */
-#define __NR_landlock_create_ruleset 444
-#define __NR_landlock_add_rule 445
-#define __NR_landlock_restrict_self 446
-#define LANDLOCK_CREATE_RULESET_VERSION 1
-#define LANDLOCK_ACCESS_FS_READ_FILE (1ULL << 2)
-#define LANDLOCK_ACCESS_FS_MAKE_SYM (1ULL << 12)
-#define LANDLOCK_RULE_PATH_BENEATH 1
-struct landlock_path_beneath_attr {
+/* Landlock, of Linux 5.13 and later. The program may run on a later kernel than its headers are of. */
+#define LANDLOCK_CREATE 444 /* system calls, the same on all processors */
+#define LANDLOCK_ADD 445
+#define LANDLOCK_RESTRICT 446
+#define CREATE_VERSION 1 /* flag: return the interface's version instead */
+#define RULE_PATH_BENEATH 1
+#define READ_FILE (UINT64_C(1) << 2)
+#define ALL_OF_VERSION_1 ((UINT64_C(1) << 13) - 1)
+#define SCOPE_SIGNAL (UINT64_C(1) << 1)
+
+struct path_beneath {
 	uint64_t allowed_access;
 	int32_t parent_fd;
 } __attribute__((packed));
-#endif
-#ifndef LANDLOCK_SCOPE_SIGNAL
-#define LANDLOCK_SCOPE_SIGNAL (1ULL << 1)
-#endif
 
 /* As of the interface's version 6; earlier kernels know its beginning. */
 struct ruleset {
@@ -68,10 +64,9 @@ struct ruleset {
 static int create_ruleset(uint64_t access, uint64_t scoped)
 {
 	struct ruleset ruleset = { .handled_access_fs = access, .scoped = scoped };
-	long version = syscall(__NR_landlock_create_ruleset, NULL, 0,
-	    LANDLOCK_CREATE_RULESET_VERSION);
+	long version = syscall(LANDLOCK_CREATE, NULL, 0, CREATE_VERSION);
 
-	return (int)syscall(__NR_landlock_create_ruleset, &ruleset,
+	return (int)syscall(LANDLOCK_CREATE, &ruleset,
 	    version < 6 ? sizeof(ruleset.handled_access_fs) : sizeof(ruleset), 0);
 }
 
@@ -222,19 +217,15 @@ static int filter_calls(pid_t child)
 /* A second barrier behind the filter: Landlock forbids opening any path. */
 static void forbid_files(void)
 {
-	/* Everything that the first version of the interface knows. */
-	int ruleset = create_ruleset((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1, 0);
+	int ruleset = create_ruleset(ALL_OF_VERSION_1, 0);
 
 	if (ruleset == -1)
 		return;
-	syscall(__NR_landlock_restrict_self, ruleset, 0);
+	syscall(LANDLOCK_RESTRICT, ruleset, 0);
 	close(ruleset);
 }
 
-bool sandbox_built(void)
-{
-	return true;
-}
+const bool sandbox_built = true;
 
 int sandbox_enter(pid_t child, const char **missing)
 {
@@ -252,10 +243,7 @@ int sandbox_enter(pid_t child, const char **missing)
 #else
 #pragma message("the programs will have no sandbox: SANDBOX=no, or no filter for this processor")
 
-bool sandbox_built(void)
-{
-	return false;
-}
+const bool sandbox_built = false;
 
 int sandbox_enter(pid_t child, const char **missing)
 {
@@ -273,9 +261,7 @@ static void allow_siblings(int ruleset, const char *path, const char *except, si
 	struct dirent *entry;
 
 	while (directory != NULL && (entry = readdir(directory)) != NULL) {
-		struct landlock_path_beneath_attr rule = {
-			.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE
-		};
+		struct path_beneath rule = { .allowed_access = READ_FILE };
 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
 		    (strncmp(entry->d_name, except, size) == 0 && entry->d_name[size] == '\0'))
@@ -283,7 +269,7 @@ static void allow_siblings(int ruleset, const char *path, const char *except, si
 		rule.parent_fd = openat(dirfd(directory), entry->d_name, O_PATH | O_CLOEXEC);
 		if (rule.parent_fd == -1)
 			continue;
-		syscall(__NR_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+		syscall(LANDLOCK_ADD, ruleset, RULE_PATH_BENEATH, &rule, 0);
 		close(rule.parent_fd);
 	}
 	if (directory != NULL)
@@ -299,8 +285,7 @@ void sandbox_confine_command(const char *directory)
 	if (directory == NULL && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
 		return;
 	/* Landlock has no rule to deny something: allow everything beside each part of the path. */
-	ruleset = create_ruleset(directory != NULL ? LANDLOCK_ACCESS_FS_READ_FILE : 0,
-	    LANDLOCK_SCOPE_SIGNAL);
+	ruleset = create_ruleset(directory != NULL ? READ_FILE : 0, SCOPE_SIGNAL);
 	if (ruleset == -1)
 		return;
 	while (directory != NULL && directory[end] != '\0' && end < sizeof(path)) {
@@ -311,6 +296,6 @@ void sandbox_confine_command(const char *directory)
 		snprintf(path, sizeof(path), "%.*s", (int)end, directory);
 	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	syscall(__NR_landlock_restrict_self, ruleset, 0);
+	syscall(LANDLOCK_RESTRICT, ruleset, 0);
 	close(ruleset);
 }

@@ -5,7 +5,7 @@
 #include <sys/types.h>
 
 /* Whether this build has a sandbox: false with SANDBOX=no, and on processors without a filter. */
-bool sandbox_built(void);
+extern const bool sandbox_built;
 
 /*
  * From here on this process can only use the descriptors that it has: it cannot open files, create
