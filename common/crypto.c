@@ -14,75 +14,49 @@
 #include "secret.h"
 
 /*
- * Memory that libcrypto allocates from. Blocks are allocated one after the other, and the memory is
- * used again once all of them have been freed.
+ * The memory that libcrypto allocates from: one block after the other, each behind its size. It is
+ * used again once all blocks have been freed. At first it is larger than any version needs to start,
+ * because OpenSSL 3.5 hangs if an allocation fails then: 3.0 needs 5 KiB, and with a cipher from a
+ * provider, as in OpenSSL 4, 600 KiB.
  */
-struct arena {
-	uint8_t *bytes;
-	size_t size, used;
-	size_t blocks; /* not freed yet */
-};
-
-/*
- * Before there are keys libcrypto gets memory that cannot run out, as OpenSSL 3.5 hangs if an
- * allocation fails while it starts. It needs 4 KiB then; OpenSSL 4, which needs more, gets the rest
- * from malloc(3).
- */
-static _Alignas(16) uint8_t start_bytes[8 * 1024];
-static struct arena start = { start_bytes, sizeof(start_bytes), 0, 0 };
-static struct arena keyed; /* once there are keys */
-
-static bool is_in(const struct arena *arena, const void *p)
-{
-	return (uintptr_t)p - (uintptr_t)arena->bytes < arena->size;
-}
-
-static struct arena *arena_of(const void *p)
-{
-	if (is_in(&start, p))
-		return &start;
-	return is_in(&keyed, p) ? &keyed : NULL;
-}
+#define BEFORE 16 /* bytes for the size, which keep the block aligned */
+static _Alignas(16) uint8_t start[2 * 1024 * 1024];
+static uint8_t *arena = start;
+static size_t arena_size = sizeof(start), arena_used, arena_blocks;
 
 static void *arena_malloc(size_t size, const char *file, int line)
 {
-	struct arena *arena = keyed.size > 0 ? &keyed : &start;
-	void *p = arena->bytes + arena->used;
+	uint8_t *block = arena + arena_used + BEFORE;
+	size_t whole = BEFORE + (size + 15) / 16 * 16;
 
 	(void)file, (void)line;
-	if (size > arena->size - arena->used)
-		return arena == &keyed ? NULL : malloc(size);
-	arena->used += (size + 15) / 16 * 16;
-	arena->blocks++;
-	return p;
+	if (size > arena_size || whole > arena_size - arena_used)
+		return NULL;
+	memcpy(block - BEFORE, &size, sizeof(size));
+	arena_used += whole;
+	arena_blocks++;
+	return block;
 }
 
 static void arena_free(void *p, const char *file, int line)
 {
-	struct arena *arena = arena_of(p);
-
 	(void)file, (void)line;
-	if (arena == NULL) {
-		free(p);
-	} else if (--arena->blocks == 0) {
-		wipe(arena->bytes, arena->used);
-		arena->used = 0;
+	/* Of what it has allocated before, in other memory, nothing is used again. */
+	if ((uintptr_t)p - (uintptr_t)arena < arena_size && --arena_blocks == 0) {
+		wipe(arena, arena_used);
+		arena_used = 0;
 	}
 }
 
 static void *arena_realloc(void *p, size_t size, const char *file, int line)
 {
-	struct arena *arena = arena_of(p);
-	size_t most; /* what the old block's size may be */
-	void *new;
+	void *new = arena_malloc(size, file, line);
+	size_t old;
 
-	if (p != NULL && arena == NULL)
-		return realloc(p, size);
-	new = arena_malloc(size, file, line);
 	if (new == NULL || p == NULL)
 		return new;
-	most = (size_t)(arena->bytes + arena->used - (uint8_t *)p);
-	memcpy(new, p, size < most ? size : most);
+	memcpy(&old, (uint8_t *)p - BEFORE, sizeof(old));
+	memcpy(new, p, size < old ? size : old);
 	arena_free(p, file, line);
 	return new;
 }
@@ -124,12 +98,15 @@ int crypto_start(void)
 	/* With the first cipher, libcrypto allocates what it never frees. */
 	cipher = cipher_new(key);
 	cipher_free(cipher);
+	crypto_use_memory(arena + arena_used, arena_size - arena_used);
 	return cipher != NULL ? 0 : -1;
 }
 
 void crypto_use_memory(void *memory, size_t size)
 {
-	keyed = (struct arena){ .bytes = memory, .size = size };
+	arena = memory;
+	arena_size = size;
+	arena_used = arena_blocks = 0;
 }
 
 void hmac_key_set(struct hmac_key *key, const uint8_t *secret, size_t size)
@@ -165,17 +142,9 @@ void hmac(const struct hmac_key *key, const void *a, size_t asize, const void *b
 void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, uint8_t *out,
     size_t outsize)
 {
-	uint8_t block[HASH_SIZE];
-	size_t part;
-
-	for (uint8_t number = 1; outsize > 0; number++) {
-		hmac(key, salt, saltsize, (uint8_t[]){ 0, 0, 0, number }, 4, block);
-		part = outsize < sizeof(block) ? outsize : sizeof(block);
-		memcpy(out, block, part);
-		out += part;
-		outsize -= part;
-	}
-	wipe(block, sizeof(block));
+	for (uint8_t i = 0; i < outsize / HASH_SIZE; i++)
+		hmac(key, salt, saltsize, (uint8_t[]){ 0, 0, 0, (uint8_t)(i + 1) }, 4,
+		    out + i * HASH_SIZE);
 }
 
 void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE])
@@ -230,26 +199,24 @@ int equal_secret(const void *a, const void *b, size_t size)
 int dh_power(uint8_t out[static DH_SIZE], const uint8_t *base,
     const uint8_t exponent[static EXPONENT_SIZE])
 {
-	int result = -1, started = crypto_start();
+	int started = crypto_start();
+	bool done = false;
 	BN_CTX *scratch = BN_CTX_new();
 	BIGNUM *g = BN_new();
 	BIGNUM *x = BN_bin2bn(exponent, EXPONENT_SIZE, NULL);
 	BIGNUM *y = BN_new();
 
-	if (started != 0 || scratch == NULL || g == NULL || x == NULL || y == NULL)
-		goto done;
-	BN_set_flags(x, BN_FLG_CONSTTIME);
-	if (!(base == NULL ? BN_set_word(g, 2) : BN_bin2bn(base, DH_SIZE, g) != NULL) ||
-	    !BN_mod_exp_mont_consttime(y, g, x, prime, scratch, montgomery) ||
-	    BN_bn2binpad(y, out, DH_SIZE) != DH_SIZE)
-		goto done;
-	result = 0;
-done:
+	if (started == 0 && scratch != NULL && g != NULL && x != NULL && y != NULL) {
+		BN_set_flags(x, BN_FLG_CONSTTIME);
+		done = (base == NULL ? BN_set_word(g, 2) : BN_bin2bn(base, DH_SIZE, g) != NULL) &&
+		    BN_mod_exp_mont_consttime(y, g, x, prime, scratch, montgomery) &&
+		    BN_bn2binpad(y, out, DH_SIZE) == DH_SIZE;
+	}
 	BN_clear_free(y);
 	BN_clear_free(x);
 	BN_clear_free(g);
 	BN_CTX_free(scratch);
-	return result;
+	return done ? 0 : -1;
 }
 
 enum dh_kind dh_classify(const uint8_t y[static DH_SIZE])
@@ -278,9 +245,4 @@ void hash_clear_registers(size_t size)
 	SHA256_Init(&state);
 	SHA256_Update(&state, zeros, size);
 	SHA256_Final(hash, &state);
-}
-
-int random_bytes(void *out, size_t size)
-{
-	return getentropy(out, size);
 }

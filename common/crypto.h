@@ -43,8 +43,9 @@ void hmac(const struct hmac_key *key, const void *a, size_t asize, const void *b
     uint8_t mac[static HASH_SIZE]);
 
 /*
- * out = PBKDF2-HMAC-SHA256(key, salt, 1 iteration, outsize bytes), RFC 8018 section 5.2:
- * with one iteration each 32-byte block is HMAC(key, salt || big-endian32(block number)).
+ * out = PBKDF2-HMAC-SHA256(key, salt, 1 iteration, outsize bytes), RFC 8018 section 5.2: with one
+ * iteration each 32-byte block is HMAC(key, salt || big-endian32(block number)). `outsize` is a
+ * multiple of 32.
  */
 void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, uint8_t *out,
     size_t outsize);
@@ -82,9 +83,6 @@ enum dh_kind {
 
 /* What kind of value a peer's `y` is. y is public: this needs no constant time. */
 enum dh_kind dh_classify(const uint8_t y[static DH_SIZE]);
-
-/* Fill `out`, at most 256 bytes, from the kernel's generator. Returns 0, or -1 with errno set. */
-int random_bytes(void *out, size_t size);
 
 /*
  * Clear the vector registers after a hash whose last part had `size` bytes. They still hold these

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "secret.h"
 #include "wait.h"
@@ -73,9 +74,13 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 	return found;
 }
 
-/* The outcome of an exchange that failed with errno. */
-static int exchange_failed(const struct handshake *h, struct outcome *outcome)
+/* Send `size` bytes at `ours`, then receive as many into `theirs`. Either may be NULL. */
+static int exchange(const struct handshake *h, struct side *wire, const uint8_t *ours,
+    uint8_t *theirs, size_t size, int64_t deadline, struct outcome *outcome)
 {
+	if ((ours == NULL || side_write_all(wire, ours, size, deadline) == 0) &&
+	    (theirs == NULL || side_read_all(wire, theirs, size, deadline) == 0))
+		return 0;
 	if (errno == EINTR && signal_stop)
 		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
@@ -116,14 +121,11 @@ static int check_value(struct handshake *h, struct outcome *outcome)
 static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t *theirs,
     int64_t deadline, struct outcome *outcome)
 {
-	if (random_bytes(ours, NONCE_SIZE) != 0 || random_bytes(h->x, sizeof(h->x)) != 0)
+	if (getentropy(ours, NONCE_SIZE) != 0 || getentropy(h->x, sizeof(h->x)) != 0)
 		return fail(outcome, EX_OSERR, "cannot get random bytes from the kernel: %s",
 		    strerror(errno));
-	if (side_write_all(wire, ours, NONCE_SIZE, deadline) != 0 ||
-	    side_read_all(wire, theirs, NONCE_SIZE, deadline) != 0)
-		return exchange_failed(h, outcome);
-	h->nonce_received = true;
-	return 0;
+	h->nonce_received = exchange(h, wire, ours, theirs, NONCE_SIZE, deadline, outcome) == 0;
+	return h->nonce_received ? 0 : -1;
 }
 
 int handshake_client(struct handshake *h, struct side *wire, const uint8_t secret[static KEY_SIZE],
@@ -139,9 +141,8 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 	handshake_derive_dhmac(h);
 	if (handshake_prove(h, h->dhmac) != 0)
 		return no_memory(outcome);
-	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0 ||
-	    side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return exchange_failed(h, outcome);
+	if (exchange(h, wire, h->ours, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
+		return -1;
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
 	if (!equal_secret(mac, h->theirs + DH_SIZE, HASH_SIZE))
 		return fail(outcome, EX_NOPERM,
@@ -160,10 +161,9 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	long index;
 
 	h->peer = "client";
-	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, outcome) != 0)
+	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, outcome) != 0 ||
+	    exchange(h, wire, NULL, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
 		return -1;
-	if (side_read_all(wire, h->theirs, PROOF_SIZE, deadline) != 0)
-		return exchange_failed(h, outcome);
 	index = handshake_find_key(h, secrets, count);
 	if (index != -1 || count == 1)
 		key_id(secrets[index != -1 ? index : 0], h->key_id);
@@ -181,7 +181,7 @@ int handshake_server_answer(struct handshake *h, struct side *wire, int64_t dead
 {
 	if (handshake_prove(h, h->dhmac + HASH_SIZE) != 0)
 		return no_memory(outcome);
-	if (side_write_all(wire, h->ours, PROOF_SIZE, deadline) != 0)
-		return exchange_failed(h, outcome);
+	if (exchange(h, wire, h->ours, NULL, PROOF_SIZE, deadline, outcome) != 0)
+		return -1;
 	return handshake_derive_keys(h) == 0 ? 0 : no_memory(outcome);
 }

@@ -69,7 +69,7 @@ static int make_key(const char *file, struct outcome *outcome)
 	uint8_t *key = secret_alloc(KEY_FILE_LEAST);
 	int fd, result;
 
-	if (key == NULL || random_bytes(key, KEY_FILE_LEAST) != 0)
+	if (key == NULL || getentropy(key, KEY_FILE_LEAST) != 0)
 		return fail(outcome, EX_OSERR, "no memory or random bytes for a key: %s",
 		    strerror(errno));
 	make_directory(file);

@@ -4,7 +4,7 @@
 /*
  * A wire under the code's feet: recv(2) of the one descriptor `wire_fd` comes in pieces and with
  * the odd EINTR or EAGAIN, as `wire_pieces` says; randomness is what `wire_random` says, so that a
- * harness can know the MACs. Linked with -Wl,--wrap=recv,--wrap=random_bytes.
+ * harness can know the MACs. Linked with -Wl,--wrap=recv,--wrap=getentropy.
  */
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 ssize_t __real_recv(int fd, void *data, size_t size, int flags);
 ssize_t __wrap_recv(int fd, void *data, size_t size, int flags);
-int __wrap_random_bytes(void *out, size_t size);
+int __wrap_getentropy(void *out, size_t size);
 
 static int wire_fd = -1;
 static uint32_t wire_pieces; /* 0: all at once */
@@ -42,7 +42,7 @@ ssize_t __wrap_recv(int fd, void *data, size_t size, int flags)
 	return __real_recv(fd, data, size, flags);
 }
 
-int __wrap_random_bytes(void *out, size_t size)
+int __wrap_getentropy(void *out, size_t size)
 {
 	memset(out, wire_random, size);
 	return 0;

@@ -9,8 +9,8 @@ setup_file() {
 	local tests=$BATS_TEST_DIRNAME/..
 	export REPLAY=$BATS_FILE_TMPDIR/replay
 	cd "$tests/.." || return
-	replay --wrap=recv,--wrap=random_bytes handshake-client handshake-server
-	replay --wrap=recv,--wrap=random_bytes relay
+	replay --wrap=recv,--wrap=getentropy handshake-client handshake-server
+	replay --wrap=recv,--wrap=getentropy relay
 	replay -O1 address children options packet proxy rules spipetab
 }
 

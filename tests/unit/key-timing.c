@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "handshake.h"
 #include "secret.h"
@@ -38,7 +39,7 @@ static void fill(void *out, size_t size)
 
 	for (size_t part; size > 0; size -= part, next += part) {
 		part = size < 256 ? size : 256;
-		if (random_bytes(next, part) != 0)
+		if (getentropy(next, part) != 0)
 			die("no randomness");
 	}
 }

@@ -187,7 +187,7 @@ static void hash_and_clear(void)
 /* The registers after hashes of different sizes, for which libcrypto has different code. */
 static void check_registers(void)
 {
-	if (random_bytes(file, sizeof(file)) != 0)
+	if (getentropy(file, sizeof(file)) != 0)
 		exit(2);
 	for (file_size = KEY_SIZE; file_size <= sizeof(file); file_size += 7) {
 		run(hash_and_clear);
@@ -216,7 +216,7 @@ static void check_packet_state(void)
 int main(void)
 {
 	stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (stack == MAP_FAILED || random_bytes(secret, sizeof(secret)) != 0)
+	if (stack == MAP_FAILED || getentropy(secret, sizeof(secret)) != 0)
 		return 2;
 	signal(SIGUSR2, on_signal);
 	run(leave_secret);
