@@ -114,15 +114,11 @@ static int begin(const struct addrinfo *to, const struct addrinfo *from)
 /* Wait until a socket is connected. Returns 0, or what errno would be: EINTR after a signal. */
 static int finish(int fd, int64_t deadline)
 {
-	struct pollfd ready = { .fd = fd, .events = POLLOUT };
-	int error = 0, count;
+	int error = 0;
 	socklen_t size = sizeof(error);
 
-	while ((count = wait_poll(&ready, 1, deadline)) == -1)
-		if (signal_stop)
-			return EINTR;
-	if (count == 0)
-		return ETIMEDOUT;
+	if (wait_ready(fd, POLLOUT, deadline) != 0)
+		return errno;
 	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
 	return error;
 }

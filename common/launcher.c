@@ -149,7 +149,6 @@ int launcher_start(struct launcher *launcher, const struct errand *errands, size
 static ssize_t receive(const struct launcher *launcher, int from, void *data, size_t size, int *fd,
     int64_t deadline, const char *late, struct outcome *outcome)
 {
-	struct pollfd ready = { .fd = from, .events = POLLIN };
 	struct message message;
 	struct cmsghdr *passed;
 	ssize_t got;
@@ -157,13 +156,14 @@ static ssize_t receive(const struct launcher *launcher, int from, void *data, si
 	*fd = -1;
 	message_set(&message, data, size);
 	while ((got = recvmsg(from, &message.header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)) == -1) {
-		if (signal_stop)
-			return fail_signal(outcome, signal_stop, " before the far side was ready");
 		if (errno != EAGAIN && errno != EINTR)
 			return 0;
-		if (wait_poll(&ready, 1, deadline) == 0)
-			return fail(outcome, EX_TEMPFAIL, "the %s %s %s in time",
-			    launcher->connecting ? "target" : "command", launcher->name, late);
+		if (wait_ready(from, POLLIN, deadline) == 0)
+			continue;
+		if (errno == EINTR)
+			return fail_signal(outcome, signal_stop, " before the far side was ready");
+		return fail(outcome, EX_TEMPFAIL, "the %s %s %s in time",
+		    launcher->connecting ? "target" : "command", launcher->name, late);
 	}
 	passed = CMSG_FIRSTHDR(&message.header);
 	if (passed != NULL && passed->cmsg_level == SOL_SOCKET && passed->cmsg_type == SCM_RIGHTS &&

@@ -153,28 +153,20 @@ void side_close(struct side *side)
 /* side_read_all, or side_write_all if `writing`. */
 static int move_all(struct side *side, bool writing, uint8_t *next, size_t size, int64_t deadline)
 {
-	struct pollfd ready = { .fd = writing ? side->out.fd : side->in.fd,
-		.events = writing ? POLLOUT : POLLIN };
+	int fd = writing ? side->out.fd : side->in.fd;
+	short event = writing ? POLLOUT : POLLIN;
 	ssize_t moved;
 
 	while (size > 0) {
 		moved = writing ? side_write(side, next, size) : side_read(side, next, size);
+		if (moved == 0)
+			errno = ENODATA;
 		if (moved > 0) {
 			next += moved;
 			size -= (size_t)moved;
-			continue;
-		}
-		if (moved == 0)
-			errno = ENODATA;
-		else if (errno == EAGAIN || errno == EINTR) {
-			if (signal_stop)
-				errno = EINTR;
-			else if (wait_poll(&ready, 1, deadline) == 0)
-				errno = ETIMEDOUT;
-			else
-				continue;
-		}
-		return -1;
+		} else if ((errno != EAGAIN && errno != EINTR) ||
+		    wait_ready(fd, event, deadline) != 0)
+			return -1;
 	}
 	return 0;
 }

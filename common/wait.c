@@ -61,6 +61,7 @@ int signals_take(void)
 void signals_release(void)
 {
 	pending = -1;
+	signal_stop = 0;
 	signal(SIGPIPE, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &mask_found, NULL);
 }
@@ -86,6 +87,19 @@ static void receive_signals(void)
 		else if (info.ssi_signo != SIGCHLD)
 			signal_stop = (int)info.ssi_signo;
 	}
+}
+
+int wait_ready(int fd, short events, int64_t deadline)
+{
+	struct pollfd slot = { .fd = fd, .events = events };
+	int ready = -1;
+
+	while (!signal_stop && ready == -1)
+		ready = wait_poll(&slot, 1, deadline);
+	if (ready == 1)
+		return 0;
+	errno = ready == 0 ? ETIMEDOUT : EINTR;
+	return -1;
 }
 
 int wait_poll(struct pollfd *fds, nfds_t count, int64_t deadline)

@@ -40,4 +40,10 @@ void signals_die(int number);
  */
 int wait_poll(struct pollfd *, nfds_t, int64_t deadline);
 
+/*
+ * Wait for one descriptor. Returns 0; or -1 with ETIMEDOUT at the deadline, or EINTR if signal_stop
+ * is set. Other signals do not end the wait.
+ */
+int wait_ready(int fd, short events, int64_t deadline);
+
 #endif
