@@ -45,9 +45,8 @@ struct state {
 	const struct relay *relay;
 	struct outcome *outcome;
 	struct direction d[2]; /* near to far, far to near */
-	int64_t now;           /* at the start of this round's wait */
-	int64_t wake;          /* when that wait ends even if nothing happens */
-	bool active;           /* something has moved in this round */
+	int64_t now;           /* when this round began */
+	int64_t wake;          /* when its wait ends even if nothing happens */
 	int64_t last_active;   /* the round when something last moved */
 	int64_t one_way_since; /* when the first direction was done, or 0 */
 	int stopping;          /* the first signal that ends us, or 0 */
@@ -90,10 +89,11 @@ static int drain(struct state *s, struct direction *d)
 			if (!is_plain_command(s, d->to) || !is_closed(d->to->out.fd))
 				return fail_lost(s, d->to, error);
 			/* It has exited. What it wrote is still delivered. */
-			s->active = s->input_left = d->ended = true;
+			s->last_active = s->now;
+			s->input_left = d->ended = true;
 			break;
 		}
-		s->active = true;
+		s->last_active = s->now;
 		d->out_start += (size_t)moved;
 	}
 	d->out_start = d->out_end = 0;
@@ -143,7 +143,7 @@ static int fill(struct state *s, struct direction *d)
 	}
 	if (got == -1)
 		return fail_lost(s, d->from, errno);
-	s->active = true;
+	s->last_active = s->now;
 	if (got == 0) {
 		d->ended = true;
 		if (d->in_size == 0)
@@ -401,15 +401,12 @@ static int wait_for_work(struct state *s)
 static int relay_both(struct state *s)
 {
 	for (;;) {
+		s->now = time_now();
 		if (move(s, &s->d[0]) != 0 || move(s, &s->d[1]) != 0)
 			return -1;
 		if (s->d[0].done && s->d[1].done)
 			break;
-		s->now = time_now();
 		s->wake = NEVER;
-		if (s->active)
-			s->last_active = s->now;
-		s->active = false;
 		wake_at(s, report_status(s->relay->report));
 		if (obey_signals(s) != 0 || check_limits(s) != 0)
 			return -1;
