@@ -163,13 +163,13 @@ static const char *take(struct options *options, int letter, const char *value)
 	return NULL;
 }
 
-/* The option of that letter or, if `name` is not NULL, of that name, `size` bytes long. */
-static const struct option *find(int letter, const char *name, size_t size, enum role role)
+/* The option of that letter, or of that name behind a dash, `size` bytes long. */
+static const struct option *find(const char *word, size_t size, enum role role)
 {
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		bool match = name == NULL
-		    ? known[i].letter == letter
-		    : strncmp(known[i].name, name, size) == 0 && known[i].name[size] == '\0';
+		bool match = size == 1 ? known[i].letter == *word
+				       : strncmp(known[i].name, word + 1, size - 1) == 0 &&
+			known[i].name[size - 1] == '\0';
 
 		if (match && !(known[i].dec_only && role == ROLE_ENC))
 			return &known[i];
@@ -215,20 +215,17 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 	if (keys == NULL)
 		return fail(outcome, EX_OSERR, "out of memory");
 	while (next < argc && argv[next][0] == '-' && argv[next][1] != '\0') {
-		char *word = argv[next++], *letter = word + 1, *value = NULL;
-		bool is_long = word[1] == '-';
-		size_t size = is_long ? strcspn(word + 2, "=") : 0;
+		char *word = argv[next++] + 1, *value; /* "k", "kFILE", "-key" or "-key=FILE" */
+		bool is_long = *word == '-';
 
-		if (is_long && size == 0 && word[2] == '\0')
-			break; /* "--" */
-		do {           /* each of the letters in one word, or the one long name */
-			const struct option *option = find(*letter, is_long ? word + 2 : NULL, size,
-			    role);
+		if (strcmp(word, "-") == 0)
+			break;
+		do { /* each of the letters in one word, or the one long name */
+			size_t size = is_long ? strcspn(word, "=") : 1;
+			const struct option *option = find(word, size, role);
 
-			letter++;
-			value = is_long ? (word[size + 2] == '=' ? word + size + 3 : NULL) : letter;
-			if (!is_long &&
-			    (*letter == '\0' || option == NULL || option->value == NONE))
+			value = word[size] != '\0' ? word + size + is_long : NULL;
+			if (!is_long && (option == NULL || option->value == NONE))
 				value = NULL;
 			if (option != NULL && option->value == REQUIRED && value == NULL &&
 			    next < argc)
@@ -245,9 +242,8 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 			else
 				problem = take(options, option->letter, value);
 			if (problem != NULL)
-				return fail(outcome, EX_USAGE, "option %s%.*s %s; see --help",
-				    is_long ? "--" : "-", is_long ? (int)size : 1,
-				    is_long ? word + 2 : letter - 1, problem);
+				return fail(outcome, EX_USAGE, "option -%.*s %s; see --help",
+				    (int)size, word, problem);
 			seen[option->letter] = true;
 			if (option->for_listener)
 				options->for_listener = option->name;
@@ -261,7 +257,7 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 				options->shown = true;
 				return 0;
 			}
-		} while (!is_long && value == NULL && *letter != '\0');
+		} while (!is_long && value == NULL && *++word != '\0');
 	}
 	options->command = next < argc ? argv + next : NULL;
 	return check_together(options, role, outcome);
