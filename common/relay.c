@@ -33,7 +33,6 @@ struct direction {
 	uint8_t *in, *out;         /* one behind the other, BUFFER_SIZE each */
 	size_t in_size;            /* bytes in `in`: between rounds, less than a packet */
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
-	bool used;                 /* the buffers hold data, perhaps already delivered */
 	bool readable;             /* says poll */
 	bool ended;                /* the source has no more, and the output is written or void */
 	bool done;                 /* ... and has been ended */
@@ -151,7 +150,6 @@ static int fill(struct state *s, struct direction *d)
 		return fail(s->outcome, EX_PROTOCOL,
 		    "the stream from the %s was cut inside a packet", d->from->name);
 	}
-	d->used = true;
 	if (got > DIALOGUE_SIZE)
 		s->short_waits = 0;
 	d->in_size += (size_t)got;
@@ -306,12 +304,10 @@ static int check_limits(struct state *s)
 static void release_buffers(struct state *s)
 {
 	for (struct direction *d = s->d; d < s->d + 2; d++) {
-		if (!d->used || d->in_size != 0 || d->out_end != 0 ||
-		    !passed(s, s->last_active, BUFFERS_KEPT))
+		if (d->in_size != 0 || d->out_end != 0 || !passed(s, s->last_active, BUFFERS_KEPT))
 			continue;
 		madvise(d->in, 2 * BUFFER_SIZE, MADV_DONTNEED);
 		packet_rest(d->packets);
-		d->used = false;
 	}
 }
 
@@ -435,7 +431,6 @@ static void start(struct state *s, int i, uint8_t *buffers)
 	if (i == 0 && relay->header != NULL) {
 		memcpy(d->sealing ? d->in : d->out, relay->header, relay->header_size);
 		*(d->sealing ? &d->in_size : &d->out_end) = relay->header_size;
-		d->used = true;
 	}
 }
 
