@@ -102,10 +102,10 @@ int rules_load(struct rules **rules, mode_t *mode, int dir, const char *path,
     struct outcome *outcome)
 {
 	char conf[PATH_MAX];
-	const char *problem;
+	const char *problem = NULL;
 	struct stat st;
 	ssize_t got;
-	int fd, line;
+	int fd, line = 0;
 
 	*rules = NULL;
 	snprintf(conf, sizeof(conf), "%s.conf", path);
@@ -117,37 +117,36 @@ int rules_load(struct rules **rules, mode_t *mode, int dir, const char *path,
 	*rules = calloc(1, sizeof(**rules));
 	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0 ||
 	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
-		fail(outcome, EX_CONFIG, "its rules, %s: %s", conf, strerror(errno));
+		problem = strerror(errno);
 	else if (!S_ISREG(st.st_mode))
-		fail(outcome, EX_CONFIG, "its rules, %s: not a regular file", conf);
+		problem = "not a regular file";
 	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
-		fail(outcome, EX_CONFIG, "its rules, %s: too long, or not text", conf);
+		problem = "too long, or not text";
 	else if (strspn((*rules)->text, BLANKS "\n") == (size_t)got)
 		/* What a full disk or an editor leaves behind must not mean that all is allowed. */
-		fail(outcome, EX_CONFIG, "its rules, %s: empty (remove the file if there are none)",
-		    conf);
-	else if (rules_parse(*rules, &line, &problem) != 0)
-		fail(outcome, EX_CONFIG, "its rules, %s line %d: %s", conf, line, problem);
+		problem = "empty (remove the file if there are none)";
+	else
+		problem = rules_parse(*rules, &line);
 	*mode = st.st_mode;
 	if (fd != -1)
 		close(fd);
-	if (outcome->status == 0)
+	if (problem == NULL)
 		return 0;
 	free(*rules);
 	*rules = NULL;
-	return -1;
+	return line == 0
+	    ? fail(outcome, EX_CONFIG, "its rules, %s: %s", conf, problem)
+	    : fail(outcome, EX_CONFIG, "its rules, %s line %d: %s", conf, line, problem);
 }
 
-int rules_parse(struct rules *rules, int *line, const char **problem)
+const char *rules_parse(struct rules *rules, int *line)
 {
 	char *next = rules->text, *start;
+	const char *problem = NULL;
 
-	for (*line = 1; (start = strsep(&next, "\n")) != NULL; ++*line) {
-		*problem = parse_line(rules, start);
-		if (*problem != NULL)
-			return -1;
-	}
-	return 0;
+	for (*line = 0; problem == NULL && (start = strsep(&next, "\n")) != NULL; ++*line)
+		problem = parse_line(rules, start);
+	return problem;
 }
 
 int rules_check(const struct rules *rules, const struct address *client, bool forward_secret,

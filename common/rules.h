@@ -37,11 +37,8 @@ struct rules {
  */
 int rules_load(struct rules **, mode_t *mode, int dir, const char *path, struct outcome *);
 
-/*
- * Parse rules->text, a NUL-terminated file's content. Returns 0, or -1 with *line (from 1) and
- * *problem set.
- */
-int rules_parse(struct rules *, int *line, const char **problem);
+/* Parse rules->text. Returns NULL, or what is wrong in line *line, counted from 1. */
+const char *rules_parse(struct rules *, int *line);
 
 /*
  * Judge a client that has proved the key: 0, or -1 with the outcome (77) set. `forward_secret` says
