@@ -54,7 +54,6 @@ static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[stat
     struct outcome *problem)
 {
 	struct scratch *scratch = &ring->memory->scratch;
-	struct pollfd ready = { .fd = fd, .events = POLLIN };
 	off_t total = 0;
 	size_t last = 0;
 	ssize_t got;
@@ -70,10 +69,10 @@ static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[stat
 		} else if (errno != EAGAIN && errno != EINTR)
 			return fail(problem, EX_CONFIG, "%s", strerror(errno));
 		/* Wait for more data or a signal. */
-		if (wait_poll(&ready, 1, ring->deadline) == 0 || time_now() >= ring->deadline)
-			return fail(problem, EX_TEMPFAIL, "not read to its end in time");
-		if (signal_stop)
-			return fail_signal(problem, signal_stop, " while it was read");
+		if (wait_ready(fd, POLLIN, ring->deadline) == 0)
+			continue;
+		return errno == EINTR ? fail_signal(problem, signal_stop, " while it was read")
+				      : fail(problem, EX_TEMPFAIL, "not read to its end in time");
 	}
 	SHA256_Final(hash, &scratch->state);
 	wipe(scratch, sizeof(*scratch));
@@ -126,9 +125,9 @@ static int load_rules(struct keyring *ring, struct key *key, int dir, const char
 	char conf[PATH_MAX];
 	mode_t mode;
 
-	if (rules_load(&key->rules, &mode, dir, path, problem) != 0)
-		return -1;
 	snprintf(conf, sizeof(conf), "%s.conf", path);
+	if (rules_load(&key->rules, &mode, dir, conf, problem) != 0)
+		return -1;
 	if (key->rules == NULL)
 		check_misplaced_rules(ring, dir, path, fd);
 	else if (!credential)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,17 +97,15 @@ static const char *parse_line(struct rules *rules, char *line)
 	return problem;
 }
 
-int rules_load(struct rules **rules, mode_t *mode, int dir, const char *path,
+int rules_load(struct rules **rules, mode_t *mode, int dir, const char *conf,
     struct outcome *outcome)
 {
-	char conf[PATH_MAX];
 	const char *problem = NULL;
 	struct stat st;
 	ssize_t got;
 	int fd, line = 0;
 
 	*rules = NULL;
-	snprintf(conf, sizeof(conf), "%s.conf", path);
 	/* A link that leads nowhere is not the same as no rules. */
 	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 &&
 	    (errno == ENOENT || errno == ENAMETOOLONG))

@@ -31,11 +31,11 @@ struct rules {
 };
 
 /*
- * Read the rules of the key file `path`, relative to directory `dir` (or AT_FDCWD): the file
- * PATH.conf. Stores them in *rules, to be freed with free(3), or NULL if there is no such file; and
- * the file's mode in *mode. Returns 0, or -1 with the outcome (78) set.
+ * Read the rules file `conf`, relative to directory `dir` (or AT_FDCWD). Stores them in *rules, to
+ * be freed with free(3), or NULL if there is no such file; and the file's mode in *mode. Returns 0,
+ * or -1 with the outcome (78) set.
  */
-int rules_load(struct rules **, mode_t *mode, int dir, const char *path, struct outcome *);
+int rules_load(struct rules **, mode_t *mode, int dir, const char *conf, struct outcome *);
 
 /* Parse rules->text. Returns NULL, or what is wrong in line *line, counted from 1. */
 const char *rules_parse(struct rules *, int *line);

@@ -92,13 +92,11 @@ static void receive_signals(void)
 int wait_ready(int fd, short events, int64_t deadline)
 {
 	struct pollfd slot = { .fd = fd, .events = events };
-	int ready = -1;
 
-	while (!signal_stop && ready == -1)
-		ready = wait_poll(&slot, 1, deadline);
-	if (ready == 1)
-		return 0;
-	errno = ready == 0 ? ETIMEDOUT : EINTR;
+	while (!signal_stop && time_now() < deadline)
+		if (wait_poll(&slot, 1, deadline) == 1)
+			return 0;
+	errno = signal_stop ? EINTR : ETIMEDOUT;
 	return -1;
 }
 

@@ -41,8 +41,8 @@ void signals_die(int number);
 int wait_poll(struct pollfd *, nfds_t, int64_t deadline);
 
 /*
- * Wait for one descriptor. Returns 0; or -1 with ETIMEDOUT at the deadline, or EINTR if signal_stop
- * is set. Other signals do not end the wait.
+ * Wait until one descriptor is ready. Returns 0; or -1 with ETIMEDOUT after the deadline, or EINTR
+ * if signal_stop is set, even if it is ready. Other signals do not end the wait.
  */
 int wait_ready(int fd, short events, int64_t deadline);
 
