@@ -419,7 +419,7 @@ static void obey_signals(struct listener *l)
 static void wait_for_news(struct listener *l)
 {
 	bool accepting = is_accepting(l), pausing = is_pausing(l);
-	int64_t wake = earlier(earlier(l->records.next, l->status_due), l->attend_next);
+	int64_t wake = earlier(earlier(l->records.end, l->status_due), l->attend_next);
 	nfds_t count = (nfds_t)l->count;
 
 	for (int i = 0; i < l->count; i++)

@@ -7,51 +7,42 @@
 void records_init(struct records *records)
 {
 	memset(records, 0, sizeof(*records));
-	records->next = NEVER;
+	records->sources = 1; /* the first count is for all that have none of their own */
+	records->end = NEVER;
 }
 
-/* The count of a source. When there are too many sources, the rest share the first. */
 static struct record_count *find(struct records *records, const struct source_network *source,
     int64_t now)
 {
-	struct record_count *found = NULL;
-
-	for (size_t i = 1; i < RECORDS_SOURCES; i++) {
-		struct record_count *count = &records->count[i];
-
-		if (count->since != 0 && source_equal(&count->source, source))
-			return count;
-		if (count->since == 0 && found == NULL)
-			found = count;
-	}
-	if (found == NULL)
-		found = &records->count[0];
-	else
-		found->source = *source;
-	if (found->since == 0)
-		found->since = now;
-	if (records->next > found->since + RECORDS_SPAN)
-		records->next = found->since + RECORDS_SPAN;
-	return found;
+	if (records->end == NEVER)
+		records->end = now + RECORDS_SPAN;
+	for (size_t i = 0; i < records->sources; i++)
+		if (source_equal(&records->count[i].source, source))
+			return &records->count[i];
+	if (records->sources == RECORDS_SOURCES)
+		return &records->count[0];
+	records->count[records->sources].source = *source;
+	return &records->count[records->sources++];
 }
 
-static bool is_spent(const struct record_count *count)
+static bool is_spent(const struct records *records, const struct record_count *count)
 {
-	return count->made >= RECORDS_MOST;
+	return count->made >= RECORDS_MOST || records->made >= RECORDS_TOTAL;
 }
 
 bool records_spent(struct records *records, const struct source_network *source, int64_t now)
 {
-	return is_spent(find(records, source, now));
+	return is_spent(records, find(records, source, now));
 }
 
 bool records_reserve(struct records *records, const struct source_network *source, int64_t now)
 {
 	struct record_count *count = find(records, source, now);
 
-	if (is_spent(count))
+	if (is_spent(records, count))
 		return false;
 	count->made++;
+	records->made++;
 	return true;
 }
 
@@ -59,8 +50,10 @@ void records_release(struct records *records, const struct source_network *sourc
 {
 	struct record_count *count = find(records, source, now);
 
-	if (count->made > 0) /* else its time span is over */
-		count->made--;
+	if (count->made == 0) /* its time span is over */
+		return;
+	count->made--;
+	records->made--;
 }
 
 void records_leave_out(struct records *records, const struct source_network *source, int64_t now)
@@ -72,23 +65,12 @@ void records_sum_up(struct records *records, int64_t now, struct report *report)
 {
 	char text[64];
 
-	if (now < records->next)
+	if (now < records->end)
 		return;
-	records->next = NEVER;
-	for (size_t i = 0; i < RECORDS_SOURCES; i++) {
-		struct record_count *count = &records->count[i];
-		int64_t end = count->since + RECORDS_SPAN;
-
-		if (count->since == 0)
-			continue;
-		if (end > now) {
-			if (end < records->next)
-				records->next = end;
-			continue;
-		}
-		source_format(&count->source, text, sizeof(text));
-		if (count->left_out > 0)
-			report_left_out(report, text, count->left_out);
-		memset(count, 0, sizeof(*count));
+	for (size_t i = 0; i < records->sources; i++) {
+		source_format(&records->count[i].source, text, sizeof(text));
+		if (records->count[i].left_out > 0)
+			report_left_out(report, text, records->count[i].left_out);
 	}
+	records_init(records);
 }

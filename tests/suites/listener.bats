@@ -308,6 +308,23 @@ made_room() {
 	grep -qx 'spipe-dec: 127.0.0.8: 15 more connections that did not prove a key are not in the log' dec.err
 }
 
+@test "strangers leave a hundred records a minute in all" {
+	local source
+	serve dec "$DEC" --verbose -k key -t 127.0.0.1:1
+	local dec=$!
+	for source in 127.0.0.{11..23}; do
+		silent 9 "$source" "$source.ready" "$port"
+		kill "$!"
+		eventually 5 has_children "$dec" 0
+	done
+	[ "$(grep -c '^spipe-dec: 127\..* key -: ' dec.err)" -eq 100 ]
+	kill -TERM "$dec"
+	ended 5 "$dec"
+	[ "$(grep -c 'more connections that did not prove' dec.err)" -eq 2 ]
+	grep -qx 'spipe-dec: 127.0.0.22: 8 more connections that did not prove a key are not in the log' dec.err
+	grep -qx 'spipe-dec: 127.0.0.23: 9 more connections that did not prove a key are not in the log' dec.err
+}
+
 @test "strangers that come all at once leave no more records than others" {
 	serve dec "$DEC" --verbose -k key -t 127.0.0.1:1 --max-strangers-per-source 40 -o 60
 	local dec=$!
