@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "proxy.h"
@@ -248,6 +249,8 @@ int connection_close(struct connection *c, bool ended)
 		fail(outcome, EX_NOPERM,
 		    "closed without proof of a key, to make room for newer connections");
 	if (ended) {
+		if (c->launcher.pid != 0)
+			shutdown(c->far.out.fd, SHUT_RDWR); /* the launcher has it open, too */
 		side_close(&c->far);
 		launcher_finish(&c->launcher, time_now() + LAUNCHER_GRACE * SECOND, outcome);
 		side_close(&c->near);

@@ -16,7 +16,9 @@
 #include "side.h"
 #include "wait.h"
 
+/* The launcher's descriptors. */
 #define LAUNCHER_CONTROL 3
+#define LAUNCHER_KEPT 4 /* the filter's end of the command's stdin and stdout */
 
 /* One message with at most one descriptor in it. */
 struct message {
@@ -54,6 +56,7 @@ int launcher_answer(int control, int fd, struct outcome *outcome)
 /* Become the command. Returns only if that cannot be done. */
 static void become(const struct errand *errand, struct outcome *outcome)
 {
+	signals_release();
 	setenv("SPIPE_KEY", errand->key, 1);
 	unsetenv("NOTIFY_SOCKET");
 	sandbox_confine_command(getenv("CREDENTIALS_DIRECTORY"));
@@ -63,34 +66,78 @@ static void become(const struct errand *errand, struct outcome *outcome)
 	    strerror(errno));
 }
 
+/* Die with `parent`. */
+static void follow(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+}
+
+/*
+ * The launcher has forked the command: end as it ends. If the filter dies first, kill the group.
+ * The command does not see the end of its input then, because the filter's end of the socket is
+ * open here, too.
+ */
+static _Noreturn void watch(pid_t command, pid_t filter)
+{
+	sigset_t child;
+	int status;
+
+	close(STDIN_FILENO);
+	close(STDOUT_FILENO);
+	close(LAUNCHER_CONTROL);
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	prctl(PR_SET_PDEATHSIG, SIGCHLD);
+	while (waitpid(command, &status, WNOHANG) == 0) {
+		if (getppid() != filter)
+			kill(0, SIGKILL);
+		sigwaitinfo(&child, NULL);
+	}
+	if (WIFSIGNALED(status))
+		signals_die(WTERMSIG(status));
+	_exit(WEXITSTATUS(status));
+}
+
 /* Runs in the child, which has no secrets: fork empties their memory. */
-static _Noreturn void run(int far, int control, const struct errand *errands, size_t count,
-    bool quiet, int64_t deadline, pid_t parent)
+static _Noreturn void run(const int far[2], int control, const struct errand *errands, size_t count,
+    bool quiet, int64_t deadline, pid_t filter)
 {
 	struct outcome outcome = { 0 };
 	uint32_t index;
-	int fd = -1;
+	int fd = -1, kept;
+	pid_t launcher = getpid(), command;
 
 	setpgid(0, 0);
 	/*
 	 * Our connection and whatever else we inherited are not the launcher's to keep open. If any
 	 * of this fails, a command would get the wrong descriptors, so it does not run.
 	 */
-	if (dup2(far, STDIN_FILENO) == -1 || dup2(far, STDOUT_FILENO) == -1 ||
+	if (dup2(far[1], STDIN_FILENO) == -1 || dup2(far[1], STDOUT_FILENO) == -1 ||
 	    (quiet && dup2(open("/dev/null", O_WRONLY), STDERR_FILENO) == -1) ||
 	    (control = fcntl(control, F_DUPFD, 10)) == -1 ||
+	    (kept = fcntl(far[0], F_DUPFD, 10)) == -1 ||
 	    dup3(control, LAUNCHER_CONTROL, O_CLOEXEC) == -1 ||
-	    syscall(__NR_close_range, LAUNCHER_CONTROL + 1, ~0U, 0) != 0) /* musl has no function */
+	    dup3(kept, LAUNCHER_KEPT, O_CLOEXEC) == -1 ||
+	    syscall(__NR_close_range, LAUNCHER_KEPT + 1, ~0U, 0) != 0) /* musl has no function */
 		_exit(127);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent || read(LAUNCHER_CONTROL, &index, sizeof(index)) != sizeof(index) ||
-	    index >= count)
+	follow(filter);
+	if (read(LAUNCHER_CONTROL, &index, sizeof(index)) != sizeof(index) || index >= count)
 		_exit(0);
-	signals_release();
-	if (errands[index].to.target != NULL)
+	if (errands[index].to.target != NULL) {
+		signals_release();
 		fd = connect_to(errands[index].to.target, errands[index].bind, deadline, &outcome);
-	else if (errands[index].to.command != NULL)
-		become(&errands[index], &outcome);
+	} else if (errands[index].to.command != NULL) {
+		command = fork();
+		if (command > 0)
+			watch(command, filter);
+		if (command == 0) {
+			follow(launcher);
+			become(&errands[index], &outcome);
+		} else
+			fail(&outcome, EX_OSERR, "cannot fork: %s", strerror(errno));
+	}
 	launcher_answer(LAUNCHER_CONTROL, fd, &outcome);
 	_exit(0);
 }
@@ -111,7 +158,7 @@ int launcher_prepare(struct launcher *launcher, const struct errand *errands, si
 		return fail(outcome, EX_OSERR, "cannot fork the launcher: %s", strerror(errno));
 	}
 	if (launcher->pid == 0)
-		run(far[1], control[1], errands, count, quiet, deadline, parent);
+		run(far, control[1], errands, count, quiet, deadline, parent);
 	setpgid(launcher->pid,
 	    launcher->pid); /* here and in the child, because either may run first */
 	close(control[1]);
@@ -185,6 +232,7 @@ static int receive_from_command(struct launcher *launcher, int64_t deadline,
 		outcome) == -1)
 		return -1;
 	side_break_on_close(fd);
+	shutdown(launcher->socket, SHUT_RDWR); /* the launcher has it open, too */
 	close(launcher->socket);
 	launcher->socket = -1;
 	if (launcher_finish(launcher, deadline, outcome) != 0)
@@ -225,7 +273,7 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 }
 
 /*
- * Kill the command, even if it has left its group, and the rest of the group. Returns its status,
+ * Kill the group. A command that has left it dies with the launcher. Returns the launcher's status,
  * as from wait(2).
  */
 static int reap(struct launcher *launcher)
@@ -233,7 +281,6 @@ static int reap(struct launcher *launcher)
 	int status = 0;
 
 	kill(-launcher->pid, SIGKILL);
-	kill(launcher->pid, SIGKILL);
 	waitpid(launcher->pid, &status, 0);
 	launcher->pid = 0;
 	return status;

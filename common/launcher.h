@@ -11,11 +11,12 @@
 
 /*
  * The launcher is a process forked before the sandbox forbids fork. It holds none of our secrets
- * and none of our descriptors, and waits for the number of the errand to run. It then connects to a
- * target and hands the socket back, or becomes the command on the far side.
+ * and none of our connections, and waits for the number of the errand to run. It then connects to a
+ * target and hands the socket back, or forks the command on the far side, ends as that ends, and
+ * kills it if the filter dies.
  */
 struct launcher {
-	pid_t pid;        /* the launcher's, then the command's, and its process group; 0: none */
+	pid_t pid;        /* the launcher's, and its process group, with the command; 0: none */
 	int control;      /* to it goes the index of the errand, from it comes the answer */
 	int socket;       /* our end of the command's stdin and stdout */
 	const char *name; /* of the command or target, for messages */
