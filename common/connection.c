@@ -7,11 +7,24 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "connect.h"
 #include "proxy.h"
 #include "relay.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "wait.h"
+
+/* Is there a target that can be connected to without waiting? */
+static bool has_ip_target(const struct connection *c)
+{
+	return c->options.target != NULL && connect_can_begin(c->options.target);
+}
+
+/* spipe-enc has read nothing from a network yet when it connects. */
+static bool connects_itself(const struct connection *c)
+{
+	return c->role == ROLE_ENC && has_ip_target(c);
+}
 
 /*
  * The near side is a listening socket: serve connections in children. Returns 0 in a child, with
@@ -19,12 +32,13 @@
  */
 static int listen_near(struct connection *c, char *const *argv)
 {
-	struct errand usual = { { c->options.command, c->options.target }, c->options.bind, NULL };
+	struct errand usual = { { NULL, c->options.target }, c->options.bind, NULL };
+	bool connects = c->role == ROLE_DEC && has_ip_target(c);
 
 	c->options.limits.timeout = c->options.timeout;
 	crypto_start(); /* once for all children */
-	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits, &usual, argv,
-		&c->report, &c->outcome) != 0)
+	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits,
+		connects ? &usual : NULL, argv, &c->report, &c->outcome) != 0)
 		return -1;
 	unsetenv("NOTIFY_SOCKET"); /* only the listener uses it */
 	report_close(&c->report);
@@ -39,8 +53,10 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	struct options *options = &c->options;
 
 	memset(c, 0, sizeof(*c));
+	c->role = role;
 	c->accepted.since = time_now();
-	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = c->accepted.channel = -1;
+	c->near.in.fd = c->near.out.fd = c->far.in.fd = c->far.out.fd = -1;
+	c->accepted.channel = c->begun = -1;
 	secret_harden();
 	descriptors_find(&c->descriptors, role == ROLE_DEC);
 	report_open(&c->report, role == ROLE_DEC ? "spipe-dec" : "spipe-enc",
@@ -113,13 +129,12 @@ int connection_prepare_far(struct connection *c)
 			return -1;
 		side_set(&c->far, "far side", 6, 7, !c->options.no_keepalive);
 	}
-	if (lend) {
-		launcher_lend(&c->launcher, &c->errands[0], c->accepted.channel);
+	if (lend)
+		launcher_lend(&c->launcher, c->options.target, c->accepted.channel);
+	if (lend || !any || connects_itself(c))
 		return 0;
-	}
-	return any ? launcher_prepare(&c->launcher, c->errands, c->ring.count,
-			 c->descriptors.is_stderr, c->deadline, &c->outcome)
-		   : 0;
+	return launcher_prepare(&c->launcher, c->errands, c->ring.count, c->descriptors.is_stderr,
+	    c->deadline, &c->outcome);
 }
 
 int connection_enter_sandbox(struct connection *c)
@@ -143,7 +158,11 @@ int connection_start_far(struct connection *c)
 {
 	const struct destination *to = &c->errands[c->key].to;
 
-	if (c->launcher.lent != NULL) {
+	if (connects_itself(c)) {
+		c->begun = connect_begin(to->target, c->options.bind, &c->outcome);
+		return c->begun == -1 ? -1 : 0;
+	}
+	if (c->launcher.lent) {
 		listener_connect(c->accepted.channel);
 		return 0;
 	}
@@ -159,12 +178,16 @@ int connection_start_far(struct connection *c)
 
 int connection_receive_far(struct connection *c)
 {
-	int fd;
+	int fd = c->begun;
 
-	if (c->launcher.pid == 0 && c->launcher.lent == NULL)
+	if (fd == -1 && c->launcher.pid == 0 && !c->launcher.lent)
 		return 0; /* descriptors 6 and 7 */
-	fd = launcher_far_side(&c->launcher, c->options.fd_pass, c->deadline, &c->outcome);
 	if (fd == -1)
+		fd = launcher_far_side(&c->launcher, c->options.fd_pass, c->deadline, &c->outcome);
+	if (fd == -1)
+		return -1;
+	if ((c->begun != -1 || c->launcher.lent) &&
+	    connect_end(fd, c->options.target, c->options.bind, c->deadline, &c->outcome) != 0)
 		return -1;
 	side_set(&c->far, "far side", fd, fd, !c->options.no_keepalive);
 	return 0;
@@ -209,8 +232,9 @@ int connection_check_rules(struct connection *c)
 	    &c->outcome);
 }
 
-int connection_relay(struct connection *c, enum role role)
+int connection_relay(struct connection *c)
 {
+	enum role role = c->role;
 	const struct stream_keys *keys = &c->secrets->handshake.keys;
 	struct packet_state *client = role == ROLE_ENC ? &c->secrets->seal : &c->secrets->open;
 	struct packet_state *server = role == ROLE_ENC ? &c->secrets->open : &c->secrets->seal;

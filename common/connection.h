@@ -37,6 +37,7 @@ struct secrets {
  * then only connection_close is left to do.
  */
 struct connection {
+	enum role role;
 	struct options options;
 	struct descriptors descriptors;
 	struct side near, far;
@@ -47,6 +48,7 @@ struct connection {
 	struct errand *errands;   /* one per key */
 	struct accepted accepted; /* from the listener we are a child of; else its channel is -1 */
 	struct title title;
+	int begun;        /* the socket on which spipe-enc itself connects to the target; else -1 */
 	int64_t deadline; /* of the handshake and the far side */
 	size_t key;       /* index of the one that was used */
 	struct secrets *secrets;
@@ -59,13 +61,16 @@ struct connection {
  */
 int connection_open(struct connection *, enum role, int argc, char **argv);
 
-/* Fork the launcher, unless the far side is descriptors 6 and 7. */
+/*
+ * Prepare who connects: usually a launcher, which is forked here. The listener takes its place if it
+ * can, and spipe-enc connects to an IP address itself. Descriptors 6 and 7 are connected already.
+ */
 int connection_prepare_far(struct connection *);
 
 /* The sandbox: from here on there is no open, socket, connect, fork or exec. */
 int connection_enter_sandbox(struct connection *);
 
-/* Have the launcher connect to the target or become the command of the key that was used. */
+/* Begin to connect to the target, or to run the command, of the key that was used. */
 int connection_start_far(struct connection *);
 
 /* Wait until the far side is ready. */
@@ -77,8 +82,8 @@ int connection_meet_server(struct connection *);
 /* Apply the rules of the key that the client has used. */
 int connection_check_rules(struct connection *);
 
-/* Relay until the end. `role` says which keys seal. */
-int connection_relay(struct connection *, enum role);
+/* Relay until the end. */
+int connection_relay(struct connection *);
 
 /*
  * End both sides if the relay `ended`, else break them; wipe, reap, report. Returns the exit

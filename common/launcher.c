@@ -168,12 +168,12 @@ int launcher_prepare(struct launcher *launcher, const struct errand *errands, si
 	return 0;
 }
 
-void launcher_lend(struct launcher *launcher, const struct errand *errand, int control)
+void launcher_lend(struct launcher *launcher, const char *target, int control)
 {
 	*launcher = (struct launcher){ .control = control,
-		.name = errand->to.target,
+		.name = target,
 		.connecting = true,
-		.lent = errand };
+		.lent = true };
 }
 
 int launcher_start(struct launcher *launcher, const struct errand *errands, size_t index,
@@ -264,11 +264,7 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 			       : launcher->socket;
 	if (fd == -1)
 		return fail(outcome, EX_OSERR, "no socket came from the %s",
-		    launcher->lent != NULL ? "listener" : "launcher");
-	if (launcher->lent != NULL)
-		return connect_end(fd, launcher->name, launcher->lent->bind, deadline, outcome) == 0
-		    ? fd
-		    : -1;
+		    launcher->lent ? "listener" : "launcher");
 	return launcher_finish(launcher, deadline, outcome) == 0 ? fd : -1;
 }
 

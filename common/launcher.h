@@ -21,7 +21,7 @@ struct launcher {
 	int socket;       /* our end of the command's stdin and stdout */
 	const char *name; /* of the command or target, for messages */
 	bool connecting;  /* the errand was a target */
-	const struct errand *lent; /* the errand the listener runs for us, or NULL */
+	bool lent;        /* the listener connects for us */
 };
 
 /* What the launcher can be told to do, one errand per key. */
@@ -41,8 +41,8 @@ struct errand {
 int launcher_prepare(struct launcher *, const struct errand *, size_t count, bool quiet,
     int64_t deadline, struct outcome *);
 
-/* There is no launcher: the listener runs `errand`, a target, and answers over `control`. */
-void launcher_lend(struct launcher *, const struct errand *errand, int control);
+/* There is no launcher: the listener connects to `target`, and answers over `control`. */
+void launcher_lend(struct launcher *, const char *target, int control);
 
 /*
  * As a launcher does: send over `control` the outcome of connecting, and the socket, unless -1.
@@ -54,10 +54,10 @@ int launcher_answer(int control, int fd, struct outcome *);
 int launcher_start(struct launcher *, const struct errand *errands, size_t index, struct outcome *);
 
 /*
- * The far side, before `deadline`: the socket that the launcher connected; or with `fd_pass`, the
- * connected socket that the command passed back over its stdout (SCM_RIGHTS); in both cases the
- * process has been reaped. Or, once the command runs, our end of its stdin and stdout. Returns the
- * descriptor, or -1 with the outcome (69, 71, 74, 75 or a signal) set.
+ * The far side, before `deadline`: the socket that the launcher connected, or that the listener has
+ * begun to connect; or with `fd_pass`, the connected socket that the command passed back over its
+ * stdout (SCM_RIGHTS); the launcher has then been reaped. Or, once the command runs, our end of its
+ * stdin and stdout. Returns the descriptor, or -1 with the outcome (69, 71, 74, 75 or a signal) set.
  */
 int launcher_far_side(struct launcher *, bool fd_pass, int64_t deadline, struct outcome *);
 

@@ -512,7 +512,7 @@ int listener_run(struct accepted *accepted, struct descriptors *descriptors,
 		fclose(state);
 	if (result != 0)
 		return fail(outcome, EX_OSERR, "no memory for %u connections", limits->connections);
-	l.children.connects = usual->to.target != NULL && connect_can_begin(usual->to.target);
+	l.children.connects = usual != NULL;
 	set_inherited(&l, false);
 	/* Another process may accept first on these sockets: accept(2) must not wait then. */
 	for (int fd = l.first; fd < l.first + l.count; fd++)

@@ -46,8 +46,8 @@ struct accepted {
  * a process only if it may leave a record. Only a few processes of strangers start at the same time;
  * strangers from sources that have used up their records come last.
  *
- * Where `usual` is a target with an IP address, the listener connects to it for its children, which
- * saves each of them a launcher.
+ * If `usual` is not NULL, it is a target with an IP address. The listener connects to it for its
+ * children, which saves each of them a launcher.
  *
  * SIGHUP executes argv[0] again with the same sockets and children. A child whose peer has to make
  * room for another stranger gets SIGUSR2, perhaps before it starts (signal_stop).

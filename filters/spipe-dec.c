@@ -12,7 +12,7 @@ int main(int argc, char **argv)
 		&c.key, c.deadline, &c.outcome) == 0 &&
 	    connection_check_rules(&c) == 0 && connection_start_far(&c) == 0 &&
 	    handshake_server_answer(&c.secrets->handshake, &c.near, c.deadline, &c.outcome) == 0 &&
-	    connection_receive_far(&c) == 0 && connection_relay(&c, ROLE_DEC) == 0;
+	    connection_receive_far(&c) == 0 && connection_relay(&c) == 0;
 
 	return connection_close(&c, ended);
 }

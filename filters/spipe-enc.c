@@ -9,7 +9,7 @@ int main(int argc, char **argv)
 	bool ended = connection_open(&c, ROLE_ENC, argc, argv) == 0 &&
 	    connection_prepare_far(&c) == 0 && connection_start_far(&c) == 0 &&
 	    connection_enter_sandbox(&c) == 0 && connection_receive_far(&c) == 0 &&
-	    connection_meet_server(&c) == 0 && connection_relay(&c, ROLE_ENC) == 0;
+	    connection_meet_server(&c) == 0 && connection_relay(&c) == 0;
 
 	return connection_close(&c, ended);
 }
