@@ -225,7 +225,7 @@ static bool is_regular(int dir, const struct dirent *entry)
 static int load_directory(struct keyring *ring, int dir, const char *name, const char *prefix,
     struct outcome *outcome)
 {
-	struct outcome skipped = { .reason = "no file that may be one" };
+	struct outcome skipped = { .reason = "it contains no key files" };
 	size_t length = strlen(prefix);
 
 	for (int i = 0; i < ring->entry_count; i++) {

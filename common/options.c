@@ -185,7 +185,7 @@ static int check_together(const struct options *options, enum role role, struct 
 	if (options->key_count == 0 && options->key_dir == NULL)
 		return fail(outcome, EX_USAGE, "no key is given (-k%s)%s%s; see --help",
 		    role == ROLE_DEC ? " or -K" : "",
-		    options->command != NULL ? " before the command, " : "",
+		    options->command != NULL ? ", and the command would be " : "",
 		    options->command != NULL ? options->command[0] : "");
 	if (options->no_pfs && options->require_pfs)
 		problem = "-f (no forward secrecy) and -g (require it) cannot be combined";

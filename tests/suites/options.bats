@@ -319,7 +319,7 @@ hashes() {
 @test "no key is given: the message shows where the options ended" {
 	run -64 --separate-stderr "$ENC" -x 1 -k key -- true </dev/null
 	echo "$stderr" >enc.err
-	one_line enc.err spipe-enc 'no key is given \(-k\) before the command, 1; see --help'
+	one_line enc.err spipe-enc 'no key is given \(-k\), and the command would be 1; see --help'
 	run -64 --separate-stderr "$DEC" -f </dev/null
 	echo "$stderr" >dec.err
 	one_line dec.err spipe-dec 'no key is given \(-k or -K\); see --help'
