@@ -460,7 +460,7 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 		reap(l);
 		obey_signals(l);
 		l->attend_next = NEVER;
-		/* Sources whose strangers have left enough records come last. */
+		/* Strangers that will leave no record come last. */
 		if (attend_all(l, false, accepted) == 1 || attend_all(l, true, accepted) == 1)
 			return 1;
 		if (l->reloading && l->children.waiting == 0)

@@ -44,7 +44,7 @@ struct accepted {
  * A stranger gets no process until it has sent LISTENER_LEAST bytes, or has waited for half of
  * `timeout` or two seconds, whichever is less. One that leaves or has to make room before that gets
  * a process only if it may leave a record. Only a few processes of strangers start at the same time;
- * strangers from sources that have used up their records come last.
+ * those that will leave no record come last.
  *
  * If `usual` is not NULL, it is a target with an IP address. The listener connects to it for its
  * children, which saves each of them a launcher.

@@ -189,7 +189,7 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 		printf("restarting %s\n", tunnel->name);
 		stop_socket(apply, socket_unit);
 	} else {
-		/* the copy may be missing: /run was full, or the socket of an older version started */
+		/* the copy may be missing: /run was full, or an older version started the socket */
 		snprintf(path, sizeof(path), UNITS_LOADED "/%s", socket_unit);
 		words_add(&apply->copy, path);
 		if (tunnel_one_service(tunnel) && has_changed(service, true)) {

@@ -227,7 +227,7 @@ static int convert_bind(char *to, size_t size, const char *from, struct outcome 
 	return 0;
 }
 
-/* Which account can connect to the UNIX socket that root could connect to. */
+/* Find an account that may connect to the UNIX socket: root always could, the service cannot. */
 static void convert_unix_target(const char *target, char *to, size_t size)
 {
 	const struct passwd *user;

@@ -238,7 +238,7 @@ static void read_sockets(struct tunnels *tunnels)
 			tunnel->state = copy(unit.value[ACTIVE]);
 		else
 			tunnel->state = tunnel->deaf ? "not bound" : "listening";
-		/* While it is active, its state changes with connections. After a '@'. */
+		/* While it is active, CHANGED is when a connection came. A time begins with '@'. */
 		tunnel->since = (int64_t)number(unit.value[active ? ACTIVE_SINCE : CHANGED] + 1);
 		if (*tunnel->listen == '\0') { /* a line of "[::]:8025 (Stream)" */
 			unit.value[LISTEN][strcspn(unit.value[LISTEN], " ")] = '\0';
