@@ -126,7 +126,8 @@ offer() {
 @test "recipe: ncat" {
 	command -v ncat >/dev/null || skip "no ncat"
 	echo_server 22
-	near_background bash -c "exec $(recipe 'ncat -l -k -e')" >server.out 2>server.err
+	# a session of its own: when it is ended, ncat 7.99 ends its whole process group
+	near_background setsid bash -c "exec $(recipe 'ncat -l -k -e')" >server.out 2>server.err
 	eventually 5 listens 8022
 	# ncat ends the connection at the client's end of input: ask, and end only after the answer
 	mkfifo fifo
