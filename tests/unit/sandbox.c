@@ -7,6 +7,8 @@
  *				status 0 if there is none
  *	sandbox use		do what the relay does, inside the sandbox; exit status 0 if all of it works
  */
+#include <sys/mount.h> /* before linux/fs.h, which defines the same names in other ways */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -22,7 +24,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
