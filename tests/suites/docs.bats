@@ -55,7 +55,7 @@ same() {
 		[ -s man.line ]
 		# Options without a letter are in that of the manual page only.
 		for word in $("$BUILD/$program" --help | sed -nE 's/^      (--[a-z-]+).*/\1/p'); do
-			grep -q -e "\[$word[] =]" man.line
+			grep -q -e "\[${word}[] =]" man.line
 		done
 		sed -i 's/ \[--[^]]*\]//g' man.line
 		diff man.line help.line
