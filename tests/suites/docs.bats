@@ -314,3 +314,10 @@ serve_banner() {
 		[ -e "units/spipe-$name@.service" ]
 	done
 }
+
+@test "CONTRIBUTING.md names the files of common/ that a port to another system has to change" {
+	sed -n '/^## Porting/,/^## Style/p' "$ROOT/CONTRIBUTING.md" | grep '^| `' | cut -d '|' -f 2 | grep -oE '[a-z]+\.c' >table.words
+	(cd "$ROOT/common" && grep -lE '<linux/|<sys/(prctl|signalfd|syscall)|memfd_create|POLLRDHUP|/proc/self' ./*.[ch]) |
+		sed 's|^\./||' >code.words
+	same code.words table.words
+}
