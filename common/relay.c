@@ -33,7 +33,6 @@ struct direction {
 	uint8_t *in, *out;         /* one behind the other, BUFFER_SIZE each */
 	size_t in_size;            /* bytes in `in`: between rounds, less than a packet */
 	size_t out_start, out_end; /* bytes in `out` yet to be written */
-	bool readable;             /* says poll */
 	bool ended;                /* the source has no more, and the output is written or void */
 	bool done;                 /* ... and has been ended */
 	uint64_t *count;           /* plaintext bytes */
@@ -44,8 +43,8 @@ struct state {
 	const struct relay *relay;
 	struct outcome *outcome;
 	struct direction d[2]; /* near to far, far to near */
-	int64_t now;           /* when this round began */
-	int64_t wake;          /* when its wait ends even if nothing happens */
+	int64_t now;           /* after the last wait */
+	int64_t wake;          /* when the next one ends even if nothing happens */
 	int64_t last_active;   /* the round when something last moved */
 	int64_t one_way_since; /* when the first direction was done, or 0 */
 	int stopping;          /* the first signal that ends us, or 0 */
@@ -133,7 +132,6 @@ static int fill(struct state *s, struct direction *d)
 	size_t room = BATCH * (d->sealing ? PACKET_DATA : PACKET_SIZE) - d->in_size;
 	ssize_t got = side_read(d->from, d->in + d->in_size, room);
 
-	d->readable = false;
 	if (got == -1 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (got == -1 && errno == ECONNRESET && is_plain_command(s, d->from)) {
@@ -201,14 +199,12 @@ static int finish(struct state *s, struct direction *d)
 	return 0;
 }
 
-/* Move what can be moved in one direction. */
-static int move(struct state *s, struct direction *d)
+/* Write what is left of the output, and end it after its source. */
+static int deliver(struct state *s, struct direction *d)
 {
 	if (d->done)
 		return 0;
 	if (drain(s, d) != 0)
-		return -1;
-	if (d->readable && (fill(s, d) != 0 || drain(s, d) != 0))
 		return -1;
 	return d->ended ? finish(s, d) : 0;
 }
@@ -361,14 +357,15 @@ static int poll_sides(struct state *s, struct pollfd *slots, nfds_t count)
 	}
 	if (ready == 0)
 		ready = wait_poll(slots, count, s->wake);
-	if (time_now() - before >= SHORT_WAIT)
+	s->now = time_now();
+	if (s->now - before >= SHORT_WAIT)
 		s->short_waits = 0;
 	else if (s->short_waits < 2)
 		s->short_waits++;
 	return ready;
 }
 
-/* Wait until something can be moved, a signal comes, or it is time to wake. */
+/* Wait until something can be moved, a signal comes, or it is time to wake. Move what has come. */
 static int wait_for_work(struct state *s)
 {
 	struct pollfd slots[4]; /* near in, near out, far in, far out */
@@ -383,13 +380,15 @@ static int wait_for_work(struct state *s)
 	if (poll_sides(s, slots, 4) == -1)
 		return 0;
 	for (int i = 0; i < 2; i++) {
-		struct side *side = s->d[i].from;
+		struct direction *d = &s->d[i];
+		struct side *side = d->from;
 		bool reading = slots[2 * i].events != 0;
 
 		if (check_break(s, &slots[2 * i], side, &side->in, reading) != 0 ||
 		    check_break(s, &slots[2 * i + 1], side, &side->out, reading) != 0)
 			return -1;
-		s->d[i].readable = reading && slots[2 * i].revents != 0;
+		if (reading && slots[2 * i].revents != 0 && (fill(s, d) != 0 || drain(s, d) != 0))
+			return -1;
 	}
 	return 0;
 }
@@ -397,8 +396,7 @@ static int wait_for_work(struct state *s)
 static int relay_both(struct state *s)
 {
 	for (;;) {
-		s->now = time_now();
-		if (move(s, &s->d[0]) != 0 || move(s, &s->d[1]) != 0)
+		if (deliver(s, &s->d[0]) != 0 || deliver(s, &s->d[1]) != 0)
 			return -1;
 		if (s->d[0].done && s->d[1].done)
 			break;
@@ -446,7 +444,7 @@ int relay_run(const struct relay *relay, struct outcome *outcome)
 		return fail(outcome, EX_OSERR, "no memory for buffers: %s", strerror(errno));
 	start(&s, 0, buffers);
 	start(&s, 1, buffers + 2 * BUFFER_SIZE);
-	s.last_active = time_now();
+	s.now = s.last_active = time_now();
 	result = convert(&s, &s.d[0]) == 0 ? relay_both(&s) : -1;
 	munmap(buffers, 4 * BUFFER_SIZE);
 	return result;
