@@ -279,17 +279,14 @@ static int fail_silent(struct state *s, const char *what, int64_t limit)
 static int check_limits(struct state *s)
 {
 	const struct relay *relay = s->relay;
-	int64_t since = s->last_active;
 
-	if (relay->idle != 0 && passed(s, since, relay->idle))
+	if (relay->idle != 0 && passed(s, s->last_active, relay->idle))
 		return fail_silent(s, "both sides were silent for the idle", relay->idle);
 	if (!s->d[0].done && !s->d[1].done)
 		return 0;
 	if (s->one_way_since == 0)
 		s->one_way_since = s->now;
-	if (since < s->one_way_since)
-		since = s->one_way_since;
-	if (relay->linger != 0 && passed(s, since, relay->linger))
+	if (relay->linger != 0 && passed(s, s->last_active, relay->linger))
 		return fail_silent(s,
 		    "one direction had ended and the other was silent for the linger",
 		    relay->linger);
