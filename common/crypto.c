@@ -142,9 +142,10 @@ void hmac(const struct hmac_key *key, const void *a, size_t asize, const void *b
 void pbkdf2_once(const struct hmac_key *key, const void *salt, size_t saltsize, uint8_t *out,
     size_t outsize)
 {
-	for (uint8_t i = 0; i < outsize / HASH_SIZE; i++)
-		hmac(key, salt, saltsize, (uint8_t[]){ 0, 0, 0, (uint8_t)(i + 1) }, 4,
-		    out + i * HASH_SIZE);
+	uint8_t number = 1;
+
+	for (size_t done = 0; done < outsize; done += HASH_SIZE)
+		hmac(key, salt, saltsize, (uint8_t[]){ 0, 0, 0, number++ }, 4, out + done);
 }
 
 void key_id(const uint8_t secret[static HASH_SIZE], char text[static KEY_ID_SIZE])
