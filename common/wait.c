@@ -103,14 +103,10 @@ int wait_ready(int fd, short events, int64_t deadline)
 int wait_poll(struct pollfd *fds, nfds_t count, int64_t deadline)
 {
 	struct pollfd all[count + 1];
-	int64_t left = deadline == NEVER ? 0 : deadline - time_now();
-	struct timespec timeout = { 0 };
+	int64_t now = time_now(), left = deadline > now ? deadline - now : 0;
+	struct timespec timeout = { .tv_sec = left / SECOND, .tv_nsec = left % SECOND };
 	int ready;
 
-	if (left > 0) {
-		timeout.tv_sec = left / SECOND;
-		timeout.tv_nsec = left % SECOND;
-	}
 	for (nfds_t i = 0; i < count; i++)
 		all[i] = fds[i];
 	all[count] = (struct pollfd){ .fd = pending, .events = POLLIN };
