@@ -50,8 +50,8 @@ static void check_mode(struct keyring *ring, const char *what, const char *path,
 }
 
 /* hash = SHA256 of all of `fd`, a regular file of `size` bytes or if that is -1 a FIFO. */
-static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[static KEY_SIZE],
-    struct outcome *problem)
+static int hash_file(struct keyring *ring, int fd, off_t size, bool credential,
+    uint8_t hash[static KEY_SIZE], struct outcome *problem)
 {
 	struct scratch *scratch = &ring->memory->scratch;
 	off_t total = 0;
@@ -79,8 +79,13 @@ static int hash_file(struct keyring *ring, int fd, off_t size, uint8_t hash[stat
 	hash_clear_registers(last);
 	if (total == 0)
 		return fail(problem, EX_CONFIG, "it is empty");
+	/* The units pass a few bytes in place of a missing file, so that the service starts. */
 	if (total < KEY_FILE_LEAST)
-		return fail(problem, EX_CONFIG, "it is shorter than 32 bytes");
+		return fail(problem, EX_CONFIG, "%s",
+		    credential
+			? "it was missing or shorter than 32 bytes when the service started; "
+			  "spipectl check finds the file"
+			: "it is shorter than 32 bytes");
 	return 0;
 }
 
@@ -143,7 +148,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
     bool credential, struct outcome *problem)
 {
 	struct key *key = &ring->key[ring->count];
-	struct stat st = { 0 };
+	struct stat st;
 	int fd;
 
 	/* It goes into logs, headers and the command's environment. */
@@ -162,18 +167,12 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 		/* Nobody has said that this one is a key. */
 		fail(problem, EX_CONFIG,
 		    "open to everyone, and so not secret; if it is a key, chmod 600 it");
-	else if (hash_file(ring, fd, S_ISREG(st.st_mode) ? st.st_size : -1,
+	else if (hash_file(ring, fd, S_ISREG(st.st_mode) ? st.st_size : -1, credential,
 		     ring->secret[ring->count], problem) == 0 &&
 	    ring->with_rules)
 		load_rules(ring, key, dir, path, fd, credential, problem);
 	if (fd != -1)
 		close(fd);
-	/* The units pass a few bytes in place of a missing file, so that the service starts. */
-	if (credential && problem->status == EX_CONFIG && st.st_size > 0 &&
-	    st.st_size < KEY_FILE_LEAST)
-		fail(problem, EX_CONFIG,
-		    "it was missing or shorter than 32 bytes when the service started; "
-		    "spipectl check finds the file");
 	if (problem->status != 0)
 		return -1;
 	if (!credential && S_ISREG(st.st_mode))
