@@ -70,6 +70,13 @@ static int create_ruleset(uint64_t access, uint64_t scoped)
 	    version < 6 ? sizeof(ruleset.handled_access_fs) : sizeof(ruleset), 0);
 }
 
+/* From here on the ruleset holds. */
+static void enforce(int ruleset)
+{
+	syscall(LANDLOCK_RESTRICT, ruleset, 0);
+	close(ruleset);
+}
+
 #ifdef ARCHITECTURE
 
 /* Macros and a table that read best one entry per line. */
@@ -214,17 +221,6 @@ static int filter_calls(pid_t child)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
 }
 
-/* A second barrier behind the filter: Landlock forbids opening any path. */
-static void forbid_files(void)
-{
-	int ruleset = create_ruleset(ALL_OF_VERSION_1, 0);
-
-	if (ruleset == -1)
-		return;
-	syscall(LANDLOCK_RESTRICT, ruleset, 0);
-	close(ruleset);
-}
-
 const bool sandbox_built = true;
 
 int sandbox_enter(pid_t child, const char **missing)
@@ -235,7 +231,8 @@ int sandbox_enter(pid_t child, const char **missing)
 	*missing = "no_new_privs";
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return -1;
-	forbid_files();
+	/* A second barrier behind the filter, if the kernel has Landlock: no path can be opened. */
+	enforce(create_ruleset(ALL_OF_VERSION_1, 0));
 	*missing = "seccomp";
 	return filter_calls(child);
 }
@@ -296,6 +293,5 @@ void sandbox_confine_command(const char *directory)
 		snprintf(path, sizeof(path), "%.*s", (int)end, directory);
 	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	syscall(LANDLOCK_RESTRICT, ruleset, 0);
-	close(ruleset);
+	enforce(ruleset);
 }
