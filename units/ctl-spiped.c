@@ -29,14 +29,17 @@ struct request {
 	bool command;  /* a command line is wanted, not a line of the table */
 };
 
+/* What a shell leaves as it is. */
+#define SHELL_PLAIN \
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" \
+	"_./:,@%+=-"
 #define ADDRESS_SIZE (NI_MAXHOST + NI_MAXSERV + 4)
 
-/* What a command line of spiped or spipe says. NULL or "": not given. */
+/* What a command line of spiped or spipe says. */
 struct spiped {
 	bool is_spipe;
-	char role; /* 'e', 'd' or 0 */
-	const char *source, *target, *key, *bind, *user, *most, *timeout;
-	bool no_pfs, require_pfs, no_keepalive;
+	const char
+	    *value[128]; /* of each option, by its letter; "" if it takes none; NULL: not given */
 };
 
 /* The words that replace it. */
@@ -60,79 +63,80 @@ __attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 
 /* --- spiped's command line --------------------------------------------------------------- */
 
-/* Options without a counterpart. */
-static void note_option(int letter, const char *value)
-{
-	switch (letter) {
-	case '1':
-		note("-1 does not carry over: systemd goes on accepting connections; "
-		     "spipe-filters(7) says how to serve a single one");
-		break;
-	case 'D': note("-D is not needed: names are looked up for each connection"); break;
-	case 'F': note("-F is not needed: the programs always run in the foreground"); break;
-	case 'p': note("-p %s does not carry over: systemd knows its processes", value); break;
-	case 'r':
-	case 'R': note("-%c is not needed: names are looked up for each connection", letter); break;
-	case 'S': note("--syslog is not needed: messages go to the journal"); break;
-	}
-}
+/* Its options, beside role, addresses, key and user. Those that we have, too, have the same letter. */
+static const struct {
+	const char *name; /* the second character stands for it */
+	const char
+	    *option; /* of a line of the table; after '=' comes the value. NULL: we have none */
+	const char *note; /* about its absence */
+} options[] = {
+	{ "-f", "pfs=no", NULL },
+	{ "-g", "pfs=require", NULL },
+	{ "-j", "keepalive=no", NULL },
+	{ "-o", "timeout=", NULL },
+	{ "-n", "maxconn=", NULL },
+	{ "-b", "bind=", NULL },
+	{ "-1", NULL,
+	    "does not carry over: systemd goes on accepting connections; "
+	    "spipe-filters(7) says how to serve a single one" },
+	{ "-D", NULL, "is not needed: names are looked up for each connection" },
+	{ "-F", NULL, "is not needed: the programs always run in the foreground" },
+	{ "-R", NULL, "is not needed: names are looked up for each connection" },
+	{ "-p", NULL, "does not carry over: systemd knows its processes" },
+	{ "-r", NULL, "is not needed: names are looked up for each connection" },
+	{ "--syslog", NULL, "is not needed: messages go to the journal" },
+};
+#define OPTIONS (sizeof(options) / sizeof(options[0]))
 
 /* Which of the options that it cannot do without is missing? Returns NULL if none is. */
 static const char *find_missing(const struct spiped *spiped)
 {
-	if (spiped->role == 0)
+	const char *const *value = spiped->value;
+
+	if (value['d'] == NULL && value['e'] == NULL)
 		return "-e or -d";
-	if (*spiped->source == '\0' && !spiped->is_spipe)
+	if (value['s'] == NULL && !spiped->is_spipe)
 		return "-s";
-	if (*spiped->target == '\0')
+	if (value['t'] == NULL)
 		return "-t";
-	return *spiped->key == '\0' ? "-k" : NULL;
+	return value['k'] == NULL ? "-k" : NULL;
 }
 
 static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct outcome *outcome)
 {
-	static const struct option names[] = { { "syslog", no_argument, NULL, 'S' },
+	static const struct option names[] = { { "syslog", no_argument, NULL, '-' },
 		{ NULL, 0, NULL, 0 } };
-	const char *program = argc > 0 ? file_name(argv[0]) : "", *missing;
+	const char *program = argc > 0 ? file_name(argv[0]) : "", *missing, *value;
 	int letter;
 
-	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0,
-		.source = "",
-		.target = "",
-		.key = "" };
+	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0 };
 	if (!spiped->is_spipe && strcmp(program, "spiped") != 0)
 		return fail(outcome, EX_USAGE, "%s is not spiped or spipe", program);
 	if (spiped->is_spipe)
-		spiped->role = 'e';
+		spiped->value['e'] = "";
 	opterr = 0;
 	optind = 0;
-	while (
-	    (letter = getopt_long(argc, argv, "+1DFRb:defgjk:n:o:p:r:s:t:u:v", names, NULL)) != -1)
-		switch (letter) {
-		case 'b': spiped->bind = optarg; break;
-		case 'd':
-		case 'e': spiped->role = (char)letter; break;
-		case 'f': spiped->no_pfs = true; break;
-		case 'g': spiped->require_pfs = true; break;
-		case 'j': spiped->no_keepalive = true; break;
-		case 'k': spiped->key = optarg; break;
-		case 'n': spiped->most = optarg; break;
-		case 'o': spiped->timeout = optarg; break;
-		case 's': spiped->source = optarg; break;
-		case 't': spiped->target = optarg; break;
-		case 'u': spiped->user = optarg; break;
-		case 'v': return fail(outcome, EX_USAGE, "-v only shows spiped's version");
-		case '?':
+	while ((letter = getopt_long(argc, argv, "+1DFRb:defgjk:n:o:p:r:s:t:u:v", names, NULL)) !=
+	    -1) {
+		if (letter == '?')
 			return fail(outcome, EX_USAGE,
 			    "%s: spiped has no such option, or it needs a value", argv[optind - 1]);
-		default: note_option(letter, optarg);
-		}
+		spiped->value[letter] = optarg != NULL ? optarg : "";
+	}
 	missing = find_missing(spiped);
+	if (spiped->value['v'] != NULL)
+		return fail(outcome, EX_USAGE, "-v only shows spiped's version");
 	if (optind < argc)
 		return fail(outcome, EX_USAGE, "%s: spiped takes only options", argv[optind]);
-	return missing == NULL
-	    ? 0
-	    : fail(outcome, EX_USAGE, "the command line of spiped lacks %s", missing);
+	if (missing != NULL)
+		return fail(outcome, EX_USAGE, "the command line of spiped lacks %s", missing);
+	for (size_t i = 0; i < OPTIONS; i++) {
+		value = spiped->value[(int)options[i].name[1]];
+		if (value != NULL && options[i].note != NULL)
+			note("%s%s%s %s", options[i].name, *value != '\0' ? " " : "", value,
+			    options[i].note);
+	}
+	return 0;
 }
 
 /* --- its values, as ours ----------------------------------------------------------------- */
@@ -145,10 +149,9 @@ static int convert_address(char to[static ADDRESS_SIZE], const char *from, bool 
     struct outcome *outcome)
 {
 	const char *colon = strrchr(from, ':');
-	char name[NI_MAXHOST], host[NI_MAXHOST];
+	char name[NI_MAXHOST], host[NI_MAXHOST], port[NI_MAXSERV];
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
 	size_t length = colon != NULL ? (size_t)(colon - from) : 0;
-	uint64_t port;
 	int error;
 
 	snprintf(to, ADDRESS_SIZE, "%s", from);
@@ -156,29 +159,21 @@ static int convert_address(char to[static ADDRESS_SIZE], const char *from, bool 
 		return 0;
 	if (length == 0 || length >= sizeof(name))
 		return fail(outcome, EX_DATAERR, "%s: not an address that spiped takes", from);
+	numeric &= *from != '[';
 	if (*from == '[' && from[length - 1] == ']' && memchr(from, ':', length) == NULL)
 		snprintf(name, sizeof(name), "%.*s", (int)length - 2, from + 1);
 	else
 		snprintf(name, sizeof(name), "%.*s", (int)length, from);
-	if (!parse_number(colon + 1, 1, 65535, &port)) {
-		const struct servent *service = getservbyname(colon + 1, "tcp");
-
-		if (service == NULL)
-			return fail(outcome, EX_DATAERR, "%s: unknown port", from);
-		port = ntohs((uint16_t)service->s_port);
-	}
-	snprintf(to, ADDRESS_SIZE, "%s:%u", name, (unsigned)port);
-	if (!numeric || *from == '[')
-		return 0;
-	error = getaddrinfo(name, NULL, &hints, &found);
+	error = getaddrinfo(numeric ? name : NULL, colon + 1, &hints, &found);
 	if (error != 0)
-		return fail(outcome, EX_DATAERR, "%s: cannot be looked up: %s", name,
-		    gai_strerror(error));
-	getnameinfo(found->ai_addr, found->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST);
-	snprintf(to, ADDRESS_SIZE, found->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host,
-	    (unsigned)port);
+		return fail(outcome, EX_DATAERR, "%s: %s", from,
+		    error == EAI_SERVICE ? "unknown port" : gai_strerror(error));
+	getnameinfo(found->ai_addr, found->ai_addrlen, host, sizeof(host), port, sizeof(port),
+	    NI_NUMERICHOST | NI_NUMERICSERV);
+	snprintf(to, ADDRESS_SIZE, numeric && found->ai_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
+	    numeric ? host : name, port);
 	freeaddrinfo(found);
-	if (strcmp(name, host) != 0)
+	if (numeric && strcmp(name, host) != 0)
 		note("-s %s is written as %s, its current address: a socket needs a numeric one",
 		    from, to);
 	return 0;
@@ -188,22 +183,22 @@ static int convert_address(char to[static ADDRESS_SIZE], const char *from, bool 
 static int convert_key(const struct request *request, const struct spiped *spiped, char *to,
     size_t size, const char *name, struct outcome *outcome)
 {
+	const char *key = spiped->value['k'];
 	struct stat st;
 
-	if (spiped->is_spipe) {
-		snprintf(to, size, "%s", spiped->key); /* it is run in the same place */
-		return 0;
-	}
-	if (strcmp(spiped->key, "-") == 0) {
+	snprintf(to, size, "%s", key);
+	if (spiped->is_spipe)
+		return 0; /* it is run in the same place */
+	if (strcmp(key, "-") == 0) {
 		snprintf(to, size, "/etc/spipe/%s.key", name);
 		note("-k - does not carry over: write the key to %s", to);
 		return 0;
 	}
-	if (*spiped->key != '/' && *request->old.directory == '\0')
+	if (*key != '/' && *request->old.directory == '\0')
 		return fail(outcome, EX_DATAERR,
-		    "the key file %s is relative to a directory that is not known", spiped->key);
-	snprintf(to, size, "%s%s%s", *spiped->key == '/' ? "" : request->old.directory,
-	    *spiped->key == '/' ? "" : "/", spiped->key);
+		    "the key file %s is relative to a directory that is not known", key);
+	if (*key != '/')
+		snprintf(to, size, "%s/%s", request->old.directory, key);
 	if (stat(to, &st) != 0)
 		note("key %s: %s", to, strerror(errno));
 	else if (S_ISREG(st.st_mode) && st.st_size < KEY_FILE_LEAST)
@@ -251,20 +246,19 @@ static void convert_unix_target(const char *target, char *to, size_t size)
 	note("%s lets the service connect to %s, which is not open to everyone", to, target);
 }
 
-static void convert_user(const struct spiped *spiped, const char *target, char *to, size_t size)
+static void convert_user(const char *user, const char *target, char *to, size_t size)
 {
-	if (spiped->user == NULL) {
+	if (user == NULL) {
 		if (*target == '/')
 			convert_unix_target(target, to, size);
-	} else if (*spiped->user == ':') {
-		snprintf(to, size, "supgroup=%s", spiped->user + 1);
-		note("-u %s: the service has a user of its own, and this group besides",
-		    spiped->user);
+	} else if (*user == ':') {
+		snprintf(to, size, "supgroup=%s", user + 1);
+		note("-u %s: the service has a user of its own, and this group besides", user);
 	} else {
-		snprintf(to, size, "runas=%s", spiped->user);
+		snprintf(to, size, "runas=%s", user);
 		note("-u %s: best left out, unless the target needs it: "
 		     "without runas= the service has a user of its own",
-		    spiped->user);
+		    user);
 	}
 }
 
@@ -290,53 +284,57 @@ static void choose_name(const struct request *request, const struct spiped *spip
 	char copy[NAME_MAX + 1];
 	char *dot;
 
-	snprintf(copy, sizeof(copy), "%s", file_name(spiped->key));
+	snprintf(copy, sizeof(copy), "%s", file_name(spiped->value['k']));
 	dot = strrchr(copy, '.');
 	if (dot != NULL)
 		*dot = '\0';
 	make_name(to, *request->name != '\0' ? request->name : copy);
 }
 
-static int convert(const struct request *request, const struct spiped *spiped,
-    struct replacement *new, struct outcome *outcome)
+static int convert(const struct request *request, struct spiped *spiped, struct replacement *new,
+    struct outcome *outcome)
 {
+	const char **value = spiped->value;
+
 	*new = (struct replacement){ .name = "" };
 	choose_name(request, spiped, new->name);
-	if ((!spiped->is_spipe &&
-		convert_address(new->listen, spiped->source, true, outcome) != 0) ||
-	    convert_address(new->target, spiped->target, false, outcome) != 0 ||
+	if ((!spiped->is_spipe && convert_address(new->listen, value['s'], true, outcome) != 0) ||
+	    convert_address(new->target, value['t'], false, outcome) != 0 ||
 	    convert_key(request, spiped, new->key, sizeof(new->key), new->name, outcome) != 0 ||
-	    (spiped->bind != NULL &&
-		convert_bind(new->bind, sizeof(new->bind), spiped->bind, outcome) != 0))
+	    (value['b'] != NULL &&
+		convert_bind(new->bind, sizeof(new->bind), value['b'], outcome) != 0))
 		return -1;
+	if (value['b'] != NULL)
+		value['b'] = new->bind;
+	if (value['n'] != NULL && strcmp(value['n'], "0") == 0) {
+		value['n'] = "65535";
+		note("-n 0: there is always a limit here, 65535 is the highest");
+	}
 	return 0;
 }
 
 /* --- the answer -------------------------------------------------------------------------- */
 
-static void put_option(FILE *line, bool *first, const char *name, const char *value)
+static const char *role(const struct spiped *spiped)
 {
-	if (value == NULL || *value == '\0')
-		return;
-	fprintf(line, "%s%s%s", *first ? " " : ",", name, value);
-	*first = false;
+	return spiped->value['e'] != NULL ? "enc" : "dec";
 }
 
 static void put_line(FILE *line, const struct spiped *spiped, const struct replacement *new)
 {
-	bool first = true, unlimited = spiped->most != NULL && strcmp(spiped->most, "0") == 0;
+	const char *before = " ", *value;
 
-	fprintf(line, "%s %s %s %s %s", new->name, spiped->role == 'e' ? "enc" : "dec", new->listen,
-	    new->target, new->key);
-	put_option(line, &first, "pfs=",
-	    spiped->no_pfs            ? "no"
-		: spiped->require_pfs ? "require"
-				      : NULL);
-	put_option(line, &first, "keepalive=", spiped->no_keepalive ? "no" : NULL);
-	put_option(line, &first, "timeout=", spiped->timeout);
-	put_option(line, &first, "maxconn=", unlimited ? "65535" : spiped->most);
-	put_option(line, &first, "bind=", new->bind);
-	put_option(line, &first, "", new->account);
+	fprintf(line, "%s %s %s %s %s", new->name, role(spiped), new->listen, new->target,
+	    new->key);
+	for (size_t i = 0; i < OPTIONS; i++) {
+		value = spiped->value[(int)options[i].name[1]];
+		if (value == NULL || options[i].option == NULL)
+			continue;
+		fprintf(line, "%s%s%s", before, options[i].option, value);
+		before = ",";
+	}
+	if (*new->account != '\0')
+		fprintf(line, "%s%s", before, new->account);
 }
 
 /* Print the line, if it is one that the generator takes. */
@@ -351,11 +349,9 @@ static int print_line(const struct spiped *spiped, struct replacement *new, stru
 
 	if (line == NULL)
 		return fail(outcome, EX_OSERR, "out of memory");
-	convert_user(spiped, new->target, new->account, sizeof(new->account));
-	if (spiped->most == NULL)
+	convert_user(spiped->value['u'], new->target, new->account, sizeof(new->account));
+	if (spiped->value['n'] == NULL)
 		note("without -n spiped serves 100 connections at once, the line 200 (maxconn=)");
-	else if (strcmp(spiped->most, "0") == 0)
-		note("-n 0: there is always a limit here, 65535 is the highest");
 	if (*new->listen == '/')
 		note("only root may connect to the socket %s (options mode, user, group)",
 		    new->listen);
@@ -372,55 +368,45 @@ static int print_line(const struct spiped *spiped, struct replacement *new, stru
 	return result;
 }
 
-/* A word for the shell. */
-static void put_word(const char *word)
+/* An option and its value, as a word for the shell. */
+static void put_argument(const char *option, const char *value)
 {
-	size_t length = 0;
-
-	while (isalnum((unsigned char)word[length]) ||
-	    (word[length] != '\0' && strchr("_./:,@%+=-", word[length]) != NULL))
-		length++;
-	putchar(' ');
-	if (length > 0 && word[length] == '\0') {
-		fputs(word, stdout);
+	printf(" %s ", option);
+	if (*value != '\0' && value[strspn(value, SHELL_PLAIN)] == '\0') {
+		fputs(value, stdout);
 		return;
 	}
 	putchar('\'');
-	for (; *word != '\0'; word++)
-		if (*word == '\'')
+	for (; *value != '\0'; value++)
+		if (*value == '\'')
 			fputs("'\\''", stdout);
 		else
-			putchar(*word);
+			putchar(*value);
 	putchar('\'');
-}
-
-static void put_argument(const char *option, const char *value)
-{
-	if (value == NULL || *value == '\0')
-		return;
-	printf(" %s", option);
-	put_word(value);
 }
 
 /* spipe becomes spipe-enc; in place of spiped, another program has to listen. */
 static void print_command(const struct spiped *spiped, const struct replacement *new)
 {
-	bool unlimited = spiped->most != NULL && strcmp(spiped->most, "0") == 0;
+	const char *value;
 
-	if (spiped->user != NULL)
-		note("-u %s does not carry over: run it as that user", spiped->user);
+	if (spiped->value['u'] != NULL)
+		note("-u %s does not carry over: run it as that user", spiped->value['u']);
 	if (!spiped->is_spipe) {
-		fputs("systemd-socket-activate -l", stdout);
-		put_word(new->listen);
+		fputs("systemd-socket-activate", stdout);
+		put_argument("-l", new->listen);
 		putchar(' ');
 	}
-	printf("spipe-%s", spiped->role == 'e' ? "enc" : "dec");
-	if (spiped->no_pfs || spiped->require_pfs || spiped->no_keepalive)
-		printf(" -%s%s%s", spiped->no_pfs ? "f" : "", spiped->require_pfs ? "g" : "",
-		    spiped->no_keepalive ? "j" : "");
-	put_argument("-o", spiped->timeout);
-	put_argument("-n", unlimited ? "65535" : spiped->most);
-	put_argument("-b", new->bind);
+	printf("spipe-%s", role(spiped));
+	for (size_t i = 0; i < OPTIONS; i++) {
+		value = spiped->value[(int)options[i].name[1]];
+		if (value == NULL || options[i].option == NULL)
+			continue;
+		if (*value != '\0')
+			put_argument(options[i].name, value);
+		else
+			printf(" %s", options[i].name);
+	}
 	put_argument("-k", new->key);
 	put_argument("-t", new->target);
 	putchar('\n');

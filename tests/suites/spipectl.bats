@@ -375,7 +375,7 @@ from_spiped() {
 		-D||-D is not needed
 		-F||-F is not needed
 		-R||-R is not needed
-		-r 10||-r is not needed
+		-r 10||-r 10 is not needed
 		-p pid.file||-p pid.file does not carry over
 		--syslog||--syslog is not needed
 		-1||-1 does not carry over
@@ -456,7 +456,7 @@ from_spiped() {
 @test "from-spiped --command: a command line that does the same, and the one for spipe" {
 	listen target cat
 	from_spiped 0 --command -- spiped -d -s '[127.0.0.1]:8025' -t "[127.0.0.1]:$port" -k key -o 2 -gj
-	[ "$output" = "systemd-socket-activate -l 127.0.0.1:8025 spipe-dec -gj -o 2 -k $PWD/key -t 127.0.0.1:$port" ]
+	[ "$output" = "systemd-socket-activate -l 127.0.0.1:8025 spipe-dec -g -j -o 2 -k $PWD/key -t 127.0.0.1:$port" ]
 	# it works
 	serve dec bash -c "PATH=$BUILD:\$PATH exec ${output#*8025 }"
 	[ "$(spipe -t "127.0.0.1:$port" -k key <<<hello)" = hello ]
