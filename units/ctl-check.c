@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
+#include <glob.h>
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
@@ -254,62 +254,59 @@ static void check_lines(struct check *check, struct table *table)
 
 /* --- the units --------------------------------------------------------------------------- */
 
-static int by_name(const FTSENT **a, const FTSENT **b)
+/*
+ * Find files in the directory of units by patterns, up to a NULL, with `start` in front of each. At the
+ * beginning of the result `room` places are left for other words.
+ */
+static glob_t find_units(const struct check *check, const char *start, const char *const *patterns,
+    size_t room)
 {
-	return strcmp((*a)->fts_name, (*b)->fts_name);
+	glob_t found = { .gl_offs = room };
+	int flags = GLOB_DOOFFS;
+	char *path;
+
+	for (; *patterns != NULL; patterns++, flags |= GLOB_APPEND) {
+		if (asprintf(&path, "%s/%s%s", check->dir_path, start, *patterns) == -1)
+			abort();
+		glob(path, flags, NULL, &found);
+		free(path);
+	}
+	return found;
 }
 
-/* Call `visit` for each file in the directory of units, in order, and for each directory when left. */
-static void each_unit(struct check *check, void (*visit)(struct check *, const FTSENT *, void *),
-    void *data)
+/* Print the files of the line that is to be shown. */
+static void show_units(const struct check *check)
 {
-	char *paths[] = { strdup(check->dir_path), NULL };
-	FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
-	const FTSENT *entry;
-
-	while (tree != NULL && (entry = fts_read(tree)) != NULL)
-		if (entry->fts_info != FTS_D)
-			visit(check, entry, data);
-	if (tree != NULL)
-		fts_close(tree);
-	free(paths[0]);
-}
-
-static void remove_unit(struct check *check, const FTSENT *entry, void *data)
-{
-	(void)check;
-	(void)data;
-	remove(entry->fts_path);
-}
-
-/* Print a file of the line that is to be shown. */
-static void show_unit(struct check *check, const FTSENT *entry, void *data)
-{
-	const char *path = entry->fts_path + strlen(check->dir_path) + 1;
-	size_t length = strlen(check->show);
-	char text[4096];
+	static const char *const patterns[] = { ".*", "@.service", "@*.d/*", NULL };
+	char start[NAME_MAX], text[4096];
 	size_t got;
+	glob_t found;
 	FILE *file;
 
-	(void)data;
-	if (entry->fts_info != FTS_F || strncmp(path, "spipe-", 6) != 0 ||
-	    strncmp(path + 6, check->show, length) != 0 || strchr(".@", path[6 + length]) == NULL)
-		return;
-	file = fopen(entry->fts_path, "re");
-	if (file == NULL)
-		return;
-	printf("# %s\n", path);
-	while ((got = fread(text, 1, sizeof(text), file)) > 0)
-		fwrite(text, 1, got, stdout);
-	putchar('\n');
-	fclose(file);
+	snprintf(start, sizeof(start), "spipe-%s", check->show);
+	found = find_units(check, start, patterns, 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		file = fopen(found.gl_pathv[i], "re");
+		if (file == NULL)
+			continue;
+		printf("# %s\n", found.gl_pathv[i] + strlen(check->dir_path) + 1);
+		while ((got = fread(text, 1, sizeof(text), file)) > 0)
+			fwrite(text, 1, got, stdout);
+		putchar('\n');
+		fclose(file);
+	}
+	globfree(&found);
 }
 
-static void add_unit(struct check *check, const FTSENT *entry, void *words)
+static void remove_units(const struct check *check)
 {
-	(void)check;
-	if (entry->fts_info == FTS_F && entry->fts_level == 1)
-		words_add(words, entry->fts_path);
+	static const char *const patterns[] = { "*/*", "*", NULL };
+	glob_t found = find_units(check, "", patterns, 0);
+
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		remove(found.gl_pathv[i]);
+	globfree(&found);
+	rmdir(check->dir_path);
 }
 
 /* Print what systemd itself has to say about the units. Settings that only newer ones have do not matter. */
@@ -328,19 +325,15 @@ static void print_verdict(struct check *check, bool error, char *output)
 
 static void verify(struct check *check)
 {
-	struct words words = { NULL, 0 };
+	static const char *const patterns[] = { "*.path", "*.service", "*.socket", NULL };
+	const char *words[] = { "systemd-analyze", "verify", "--man=no", "--recursive-errors=no" };
+	glob_t found = find_units(check, "", patterns, sizeof(words) / sizeof(words[0]));
 	char *output;
-	size_t options;
 	int status;
 
-	words_add(&words, "systemd-analyze");
-	words_add(&words, "verify");
-	words_add(&words, "--man=no");
-	words_add(&words, "--recursive-errors=no");
-	options = words.count;
-	each_unit(check, add_unit, &words);
-	if (words.count > options) {
-		status = run_program((const char *const *)words.word, &output);
+	if (found.gl_pathc > 0) {
+		memcpy(found.gl_pathv, words, sizeof(words));
+		status = run_program((const char *const *)found.gl_pathv, &output);
 		if (status == 127)
 			problem(check, false,
 			    "the units were not verified: there is no systemd-analyze");
@@ -348,7 +341,7 @@ static void verify(struct check *check)
 			print_verdict(check, status != 0, output);
 		free(output);
 	}
-	words_free(&words);
+	globfree(&found);
 }
 
 /* --- all of it --------------------------------------------------------------------------- */
@@ -363,8 +356,8 @@ static void check_table(struct check *check, struct table *table)
 	if (check->show != NULL && !check->shown)
 		problem(check, true, "no valid line has the name %s", check->show);
 	else if (check->show != NULL)
-		each_unit(check, show_unit, NULL);
-	each_unit(check, remove_unit, NULL);
+		show_units(check);
+	remove_units(check);
 }
 
 static void stop(int number)
