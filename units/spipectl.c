@@ -1,8 +1,12 @@
 /* spipectl: what an administrator needs around the tunnels. See spipectl(8). */
 
+#include <limits.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
+#include <wctype.h>
 
 #include "ctl.h"
 #include "secret.h"
@@ -53,32 +57,14 @@ int ctl_end(const struct outcome *outcome)
 	return outcome->status;
 }
 
-/* The size of the UTF-8 character at `text` (RFC 3629, section 4). 0: none, or a control character. */
-static size_t printable_size(const unsigned char *text)
-{
-	unsigned char first = text[0], second = text[1];
-	size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-
-	if (first < ' ' || first == 127 || (first == 0xc2 && second < 0xa0))
-		return 0;
-	if (size > 1 && (first < 0xc2 || first > 0xf4))
-		return 0;
-	for (size_t i = 1; i < size; i++)
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-	if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
-	    (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f))
-		return 0;
-	return size;
-}
-
 void ctl_make_printable(char *text)
 {
+	wchar_t character;
 	size_t size;
 
 	for (; *text != '\0'; text += size) {
-		size = printable_size((const unsigned char *)text);
-		if (size == 0) {
+		size = mbrtowc(&character, text, strlen(text), &(mbstate_t){ 0 });
+		if (size > MB_LEN_MAX || iswcntrl((wint_t)character)) {
 			*text = '?';
 			size = 1;
 		}
@@ -131,6 +117,7 @@ int main(int argc, char **argv)
 	int status;
 
 	secret_harden();
+	setlocale(LC_CTYPE, "C.UTF-8"); /* for ctl_make_printable */
 	status = run(argc, argv);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
