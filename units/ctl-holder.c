@@ -204,7 +204,7 @@ bool address_listens(const struct listeners *listeners, const struct address_tex
 /* Whether that is a unit of one of the table's tunnels: not those that come with the programs. */
 static bool is_tunnel(const char *unit)
 {
-	static const char *const others[] = { "spipe-dec.", "spipe-dec@", "spipe-enc.",
+	static const char *const others[] = { "spipe-dec.socket", "spipe-dec@", "spipe-enc.socket",
 		"spipe-enc@" };
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)

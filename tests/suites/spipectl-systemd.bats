@@ -18,6 +18,7 @@ setup_file() {
 		vm	dec	vsock::8104		127.0.0.1:9000	mail.key
 		more	dec	[::]:8105		127.0.0.1:9000	keys/
 		piped	enc	127.0.0.1:8106		"exec:/usr/bin/nc -N 127.0.0.1 8100" mail.key
+		dec.a	dec	8110			127.0.0.1:9000	mail.key
 		unix	dec	/srv/unix.sock		127.0.0.1:9000	mail.key pfs=require,timeout=3
 	END
 	printf '[Socket]\nListenStream=8102\nAccept=yes\n' >units/other.socket
@@ -41,7 +42,7 @@ teardown() { systemd_teardown; }
 
 @test "check: the tunnels' own sockets and units are not errors" {
 	run -0 inside spipectl check
-	[ "$output" = '/etc/spipetab: tunnels: 7, errors: 0, warnings: 0' ]
+	[ "$output" = '/etc/spipetab: tunnels: 8, errors: 0, warnings: 0' ]
 	# nor for others, who cannot find out whose they are
 	chown -R 65534 "$ROOT/etc-spipe"
 	run -0 --separate-stderr inside setpriv --reuid=65534 --regid=65534 --clear-groups spipectl check
