@@ -218,8 +218,7 @@ held() {
 }
 
 @test "SIGKILL of spipe-dec does not look like the end of its input to a command" {
-	local i
-	for i in $(seq 20); do
+	for _ in $(seq 20); do
 		held 'echo $$ >pid.new; mv pid.new pid; cat >got; : >clean'
 		echo hello >&9
 		eventually 5 test -s got
