@@ -161,6 +161,22 @@ refuse() {
 	port=$(<refusing.port)
 }
 
+# free_port: a TCP port that nobody uses now. It is not one of those that the kernel gives to clients, who could have it
+# before it is used.
+free_port() {
+	/usr/bin/python3 - <<-'END'
+		import random, socket
+		while True:
+		    port = random.randint(10000, 32000)
+		    try:
+		        socket.create_server(("", port)).close()
+		        break
+		    except OSError:
+		        pass
+		print(port)
+	END
+}
+
 # hold NAME COMMAND...: start COMMAND in the background with an input that stays open and silent: what is
 # written to fd 9 is its input, and `exec 9>&-` ends it. Output goes to NAME.out, stderr to NAME.err.
 hold() {

@@ -262,16 +262,23 @@ held() {
 }
 
 @test "a signal while the command is slow to end: the command is killed, with a message" {
+	local enc command seconds
 	listen dec "$DEC" -k key -- cat
-	hold enc "$ENC" -k key -- sh -c 'nc -N 127.0.0.1 "$0"; exec </dev/null >&0; echo $$ >pid.new; mv pid.new pid; exec sleep 1000' "$port"
-	local enc=$! command
-	exec 9>&-
-	eventually 5 test -s pid
-	read -r command <pid
-	kill -TERM "$enc"
-	ended 1 "$enc"
-	[ "$status" -eq 143 ]
-	gone_within 2 "$command"
+	# nothing shows from outside that it waits for the command, which it does for two seconds
+	for seconds in 0 0.3 1; do
+		rm -f pid
+		hold enc "$ENC" -k key -- sh -c 'nc -N 127.0.0.1 "$0"; exec </dev/null >&0; echo $$ >pid.new; mv pid.new pid; exec sleep 1000' "$port"
+		enc=$!
+		exec 9>&-
+		eventually 5 test -s pid
+		read -r command <pid
+		sleep "$seconds"
+		kill -TERM "$enc"
+		ended 1 "$enc"
+		[ "$status" -eq 143 ]
+		gone_within 2 "$command"
+		! grep -q 'while the command was ending$' enc.err || break
+	done
 	one_line enc.err spipe-enc 'signal 15 \(Terminated\) while the command was ending$'
 }
 

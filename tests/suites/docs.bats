@@ -184,11 +184,6 @@ map() {
 	done <folders
 }
 
-# free_port: a TCP port that nobody uses now.
-free_port() {
-	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
 # typed FILE PATTERN [SED-EXPRESSION...]: print FILE's first command line with this text, with the given
 # changes and every name of a host ours.
 typed() {

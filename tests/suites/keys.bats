@@ -446,11 +446,6 @@ more() {
 	[ "$output" = 'SPIPE_KEY=key' ]
 }
 
-# free_port: one that nobody listens on, most likely still when it is used.
-free_port() {
-	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
 @test "the environment under tcpserver" {
 	new_keys k alice
 	port=$(free_port)
