@@ -24,12 +24,15 @@ struct key_memory {
 	uint8_t secret[][KEY_SIZE];
 };
 
-/* Keep a warning for keyring_warn. */
+/* Keep a warning for keyring_warn. Most connections have none. */
 __attribute__((format(printf, 2, 3))) static void add_warning(struct keyring *ring,
     const char *format, ...)
 {
 	va_list arguments;
 
+	if (ring->warnings == NULL &&
+	    (ring->warnings = open_memstream(&ring->warning_text, &ring->warning_size)) == NULL)
+		return;
 	va_start(arguments, format);
 	vfprintf(ring->warnings, format, arguments);
 	va_end(arguments);
@@ -298,8 +301,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	ring->key = calloc(room, sizeof(*ring->key));
 	ring->memory_size = sizeof(*ring->memory) + room * KEY_SIZE;
 	ring->memory = secret_alloc(ring->memory_size);
-	ring->warnings = open_memstream(&ring->warning_text, &ring->warning_size);
-	if (ring->key == NULL || ring->memory == NULL || ring->warnings == NULL)
+	if (ring->key == NULL || ring->memory == NULL)
 		return fail(outcome, EX_OSERR, "no memory for %zu keys", room);
 	ring->secret = ring->memory->secret;
 	if (dir != NULL && prefix[0] == '\0' && fstat(dir_fd, &st) == 0)
@@ -329,7 +331,8 @@ struct destination keyring_destination(const struct keyring *ring, size_t key,
 
 void keyring_warn(struct keyring *ring, size_t key, struct report *report)
 {
-	fclose(ring->warnings);
+	if (ring->warnings != NULL)
+		fclose(ring->warnings);
 	for (const char *text = ring->warning_text; text < ring->warning_text + ring->warning_size;
 	     text += strlen(text) + 1)
 		report_warn(report, "%s", text);
