@@ -155,12 +155,14 @@ void descriptors_find(struct descriptors *found, bool near_is_wire)
 
 void descriptors_set_near(struct descriptors *found, int fd)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (found->listening == STDIN_FILENO) { /* inetd leaves it as all three */
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	for (int old = STDIN_FILENO; old <= STDERR_FILENO; old++)
-		if (is_listening(old))
-			dup2(null, old);
-	close(null);
+		for (int old = STDIN_FILENO; old <= STDERR_FILENO; old++)
+			if (is_listening(old))
+				dup2(null, old);
+		close(null);
+	}
 	for (int old = found->listening; old < found->listening + found->listeners; old++)
 		if (old > STDERR_FILENO)
 			close(old);
