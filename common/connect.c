@@ -18,20 +18,15 @@
 
 #define RETRY (SECOND / 100) /* while the queue of a UNIX socket is full */
 
-/* The addresses of a target, to be tried in turn, and the one to connect from. */
-struct places {
-	struct addrinfo *found, *from; /* from getaddrinfo(3), or NULL */
-	struct addrinfo only;          /* for a UNIX or VSOCK target */
-	struct sockaddr_storage address;
-};
-
-static int fail_to_connect(const char *target, const char *tried, const char *from, int error,
+static int fail_to_connect(const struct places *places, const char *tried, int error,
     struct outcome *outcome)
 {
+	const char *from = places->from_text;
+
 	if (error == ECONNRESET || error == EPIPE) /* it was connected, if only for a moment */
 		return fail(outcome, EX_IOERR, "the far side was lost: %s", strerror(error));
 	return fail(outcome, error == ETIMEDOUT ? EX_TEMPFAIL : EX_UNAVAILABLE,
-	    "cannot connect to %s%s%s%s%s%s: %s", target, tried != NULL ? " (" : "",
+	    "cannot connect to %s%s%s%s%s%s: %s", places->to_text, tried != NULL ? " (" : "",
 	    tried != NULL ? tried : "", tried != NULL ? ")" : "", from != NULL ? " from " : "",
 	    from != NULL ? from : "", strerror(error));
 }
@@ -41,7 +36,7 @@ static const char *lookup_error(int error)
 	return error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error);
 }
 
-static struct addrinfo *only_place(struct places *places, const struct address_text *text)
+static void only_place(struct places *places, const struct address_text *text)
 {
 	struct sockaddr_un *path = (struct sockaddr_un *)&places->address;
 	struct sockaddr_vm *machine = (struct sockaddr_vm *)&places->address;
@@ -57,38 +52,47 @@ static struct addrinfo *only_place(struct places *places, const struct address_t
 		machine->svm_port = (unsigned)strtoul(text->port, NULL, 10);
 		places->only.ai_addrlen = sizeof(*machine);
 	}
-	return &places->only;
+	places->to = &places->only;
 }
 
-/* Returns the first of the addresses of a target, or NULL with the outcome set. */
-static struct addrinfo *find_places(struct places *places, const struct address_text *text,
-    const char *bind_text, struct outcome *outcome)
+int connect_find(struct places *places, const char *target, const char *bind_text,
+    struct outcome *outcome)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
-	struct address_text local;
+	struct address_text text, local;
 	int error;
 
-	memset(places, 0, sizeof(*places));
-	if (text->kind != ADDRESS_TCP)
-		return only_place(places, text);
+	*places = (struct places){ .to_text = target, .from_text = bind_text };
+	address_split(&text, target, false);
+	places->named = text.kind == ADDRESS_TCP && !text.numeric;
+	if (text.kind != ADDRESS_TCP) {
+		only_place(places, &text);
+		return 0;
+	}
 	if (bind_text != NULL) {
 		address_split_local(&local, bind_text);
 		hints.ai_flags |= AI_NUMERICHOST;
 		error = getaddrinfo(local.host, local.port, &hints, &places->from);
-		if (error != 0) {
-			fail(outcome, EX_UNAVAILABLE, "cannot connect from %s: %s", bind_text,
-			    lookup_error(error));
-			return NULL;
-		}
-		hints.ai_family = places->from
-				      ->ai_family; /* the target has to be of the same kind */
+		if (error != 0)
+			return fail(outcome, EX_UNAVAILABLE, "cannot connect from %s: %s",
+			    bind_text, lookup_error(error));
+		/* The target has to be of the same kind. */
+		hints.ai_family = places->from->ai_family;
 	}
-	hints.ai_flags = AI_NUMERICSERV | (text->numeric ? AI_NUMERICHOST : 0);
-	error = getaddrinfo(text->host, text->port, &hints, &places->found);
+	hints.ai_flags = AI_NUMERICSERV | (text.numeric ? AI_NUMERICHOST : 0);
+	error = getaddrinfo(text.host, text.port, &hints, &places->to);
 	if (error != 0)
-		fail(outcome, EX_UNAVAILABLE, "cannot look up %s: %s", text->host,
+		return fail(outcome, EX_UNAVAILABLE, "cannot look up %s: %s", text.host,
 		    lookup_error(error));
-	return places->found;
+	return 0;
+}
+
+bool connect_at_once(const char *target)
+{
+	struct address_text text;
+
+	address_split(&text, target, false);
+	return text.kind == ADDRESS_TCP && text.numeric && strchr(text.host, '%') == NULL;
 }
 
 /* Begin to connect to one address. Returns the socket, or -1 with errno set. */
@@ -139,62 +143,42 @@ static int try_place(const struct addrinfo *to, const struct addrinfo *from, int
 	return fd;
 }
 
-/* As connect_to, but unless `wait`, the connection is only begun, to the first address. */
-static int connect_target(const char *target, const char *bind_text, bool wait, int64_t deadline,
-    struct outcome *outcome)
+int connect_to(const char *target, const char *bind_text, int64_t deadline, struct outcome *outcome)
 {
-	struct address_text text;
 	struct places places;
-	const struct addrinfo *first, *one;
 	char tried[NI_MAXHOST] = "";
 	int64_t now, left = 0;
-	int fd = -1;
+	int fd = -1, found = connect_find(&places, target, bind_text, outcome);
 
-	address_split(&text, target, false);
-	first = find_places(&places, &text, bind_text, outcome);
-	for (one = first; one != NULL; one = one->ai_next)
+	for (const struct addrinfo *one = places.to; one != NULL; one = one->ai_next)
 		left++;
-	for (one = first; one != NULL && fd == -1; one = one->ai_next, left--) {
+	for (const struct addrinfo *one = places.to; one != NULL && fd == -1; one = one->ai_next) {
 		getnameinfo(one->ai_addr, one->ai_addrlen, tried, sizeof(tried), NULL, 0,
 		    NI_NUMERICHOST);
 		now = time_now();
-		fd = wait ? try_place(one, places.from, now + (deadline - now) / left)
-			  : begin(one, places.from);
+		fd = try_place(one, places.from, now + (deadline - now) / left--);
 	}
-	if (first != NULL && fd == -1)
-		fail_to_connect(target, text.kind != ADDRESS_TCP || text.numeric ? NULL : tried,
-		    bind_text, errno, outcome);
-	if (places.found != NULL)
-		freeaddrinfo(places.found);
+	if (found == 0 && fd == -1)
+		fail_to_connect(&places, places.named ? tried : NULL, errno, outcome);
+	if (places.to != NULL && places.to != &places.only)
+		freeaddrinfo(places.to);
 	if (places.from != NULL)
 		freeaddrinfo(places.from);
 	return fd;
 }
 
-int connect_to(const char *target, const char *bind_text, int64_t deadline, struct outcome *outcome)
+int connect_begin(const struct places *places, struct outcome *outcome)
 {
-	return connect_target(target, bind_text, true, deadline, outcome);
+	int fd = begin(places->to, places->from);
+
+	return fd != -1 ? fd : fail_to_connect(places, NULL, errno, outcome);
 }
 
-int connect_begin(const char *target, const char *bind_text, struct outcome *outcome)
-{
-	return connect_target(target, bind_text, false, NEVER, outcome);
-}
-
-bool connect_can_begin(const char *target)
-{
-	struct address_text text;
-
-	address_split(&text, target, false);
-	return text.kind == ADDRESS_TCP && text.numeric;
-}
-
-int connect_end(int fd, const char *target, const char *bind_text, int64_t deadline,
-    struct outcome *outcome)
+int connect_end(int fd, const struct places *places, int64_t deadline, struct outcome *outcome)
 {
 	int error = finish(fd, deadline);
 
 	if (error == EINTR)
 		return fail_signal(outcome, signal_stop, " before the far side was ready");
-	return error == 0 ? 0 : fail_to_connect(target, NULL, bind_text, error, outcome);
+	return error == 0 ? 0 : fail_to_connect(places, NULL, error, outcome);
 }

@@ -1,10 +1,21 @@
 #ifndef SPIPE_CONNECT_H
 #define SPIPE_CONNECT_H
 
+#include <netdb.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "outcome.h"
+
+/* Where a target is: its addresses, and the one to connect from. */
+struct places {
+	const char *to_text, *from_text; /* as given; from_text may be NULL */
+	struct addrinfo *to, *from;      /* from getaddrinfo(3), NULL: none; or `only` */
+	struct addrinfo only;            /* of a UNIX or VSOCK target */
+	struct sockaddr_storage address; /* the same */
+	bool named;                      /* `to` is what a name stands for */
+};
 
 /*
  * Connect a stream socket to `target`, an address that address_split() accepts, from the local
@@ -15,13 +26,16 @@
  */
 int connect_to(const char *target, const char *bind, int64_t deadline, struct outcome *);
 
-/* Is the target an IP address with a port, to which connect_begin() can connect without waiting? */
-bool connect_can_begin(const char *target);
+/* Can connect_find() and connect_begin() do this without waiting? If it is an IP address. */
+bool connect_at_once(const char *target);
 
-/* As connect_to(), but return before the connection is made: connect_end() waits for it. */
-int connect_begin(const char *target, const char *bind, struct outcome *);
+/* Look up a target as for connect_to(). Returns 0, or -1 with the outcome (69) set. */
+int connect_find(struct places *, const char *target, const char *bind, struct outcome *);
 
-/* Wait until a socket is connected. Returns 0, or -1 with the outcome (69, 74, 75, a signal) set. */
-int connect_end(int fd, const char *target, const char *bind, int64_t deadline, struct outcome *);
+/* Begin to connect to the first place. Returns the socket, or -1 with the outcome (69) set. */
+int connect_begin(const struct places *, struct outcome *);
+
+/* Wait until it is connected. Returns 0, or -1 with the outcome (69, 74, 75, a signal) set. */
+int connect_end(int fd, const struct places *, int64_t deadline, struct outcome *);
 
 #endif

@@ -6,24 +6,18 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "connect.h"
 #include "proxy.h"
 #include "relay.h"
 #include "sandbox.h"
 #include "secret.h"
 #include "wait.h"
 
-/* Is there a target that can be connected to without waiting? */
-static bool has_ip_target(const struct connection *c)
-{
-	return c->options.target != NULL && connect_can_begin(c->options.target);
-}
-
 /* spipe-enc has read nothing from a network yet when it connects. */
 static bool connects_itself(const struct connection *c)
 {
-	return c->role == ROLE_ENC && has_ip_target(c);
+	return c->role == ROLE_ENC && c->places.to != NULL;
 }
 
 /*
@@ -32,17 +26,15 @@ static bool connects_itself(const struct connection *c)
  */
 static int listen_near(struct connection *c, char *const *argv)
 {
-	struct errand usual = { { NULL, c->options.target }, c->options.bind, NULL };
-	bool connects = c->role == ROLE_DEC && has_ip_target(c);
+	bool connects = c->role == ROLE_DEC && c->places.to != NULL;
 
 	c->options.limits.timeout = c->options.timeout;
 	crypto_start(); /* once for all children */
 	if (listener_run(&c->accepted, &c->descriptors, &c->options.limits,
-		connects ? &usual : NULL, argv, &c->report, &c->outcome) != 0)
+		connects ? &c->places : NULL, argv, &c->report, &c->outcome) != 0)
 		return -1;
-	unsetenv("NOTIFY_SOCKET"); /* only the listener uses it */
-	report_close(&c->report);
-	report_open(&c->report, c->report.program, c->report.role, c->descriptors.is_stderr);
+	close(c->report.notify); /* only the listener uses it */
+	c->report.notify = -1;
 	c->report.muted = c->accepted.muted;
 	c->report.started = c->accepted.since;
 	return 0;
@@ -77,6 +69,9 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 		    options->for_listener);
 	if (signals_take() != 0)
 		return fail(&c->outcome, EX_OSERR, "cannot receive signals: %s", strerror(errno));
+	if (options->target != NULL && connect_at_once(options->target) &&
+	    connect_find(&c->places, options->target, options->bind, &c->outcome) != 0)
+		return -1;
 	if (c->descriptors.listeners > 0 && listen_near(c, argv) != 0)
 		return -1;
 	c->deadline = c->accepted.since + options->timeout;
@@ -85,7 +80,6 @@ int connection_open(struct connection *c, enum role role, int argc, char **argv)
 	peer_learn(&c->peer, c->descriptors.in);
 	if (c->peer.remote.family == AF_UNSPEC)
 		c->peer.remote = c->accepted.remote; /* the peer has closed already */
-	peer_export(&c->peer);
 	report_on(&c->report, &c->peer, options->verbose);
 	c->report.title = &c->title;
 	title_set(&c->title, "%s: %s", c->report.program, c->report.peer);
@@ -133,6 +127,7 @@ int connection_prepare_far(struct connection *c)
 		launcher_lend(&c->launcher, c->options.target, c->accepted.channel);
 	if (lend || !any || connects_itself(c))
 		return 0;
+	peer_export(&c->peer); /* for a command */
 	return launcher_prepare(&c->launcher, c->errands, c->ring.count, c->descriptors.is_stderr,
 	    c->deadline, &c->outcome);
 }
@@ -159,7 +154,7 @@ int connection_start_far(struct connection *c)
 	const struct destination *to = &c->errands[c->key].to;
 
 	if (connects_itself(c)) {
-		c->begun = connect_begin(to->target, c->options.bind, &c->outcome);
+		c->begun = connect_begin(&c->places, &c->outcome);
 		return c->begun == -1 ? -1 : 0;
 	}
 	if (c->launcher.lent) {
@@ -187,7 +182,7 @@ int connection_receive_far(struct connection *c)
 	if (fd == -1)
 		return -1;
 	if ((c->begun != -1 || c->launcher.lent) &&
-	    connect_end(fd, c->options.target, c->options.bind, c->deadline, &c->outcome) != 0)
+	    connect_end(fd, &c->places, c->deadline, &c->outcome) != 0)
 		return -1;
 	side_set(&c->far, "far side", fd, fd, !c->options.no_keepalive);
 	return 0;
@@ -294,5 +289,7 @@ int connection_close(struct connection *c, bool ended)
 		report_end(&c->report, outcome);
 	if (outcome->signal != 0)
 		signals_die(outcome->signal);
+	if (c->accepted.channel != -1)
+		_exit(outcome->status); /* what exit(3) does besides is the listener's */
 	return outcome->status;
 }

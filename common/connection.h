@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "address.h"
+#include "connect.h"
 #include "launcher.h"
 #include "handshake.h"
 #include "keys.h"
@@ -48,6 +49,7 @@ struct connection {
 	struct errand *errands;   /* one per key */
 	struct accepted accepted; /* from the listener we are a child of; else its channel is -1 */
 	struct title title;
+	struct places places; /* of a target that is an IP address; else places.to is NULL */
 	int begun;        /* the socket on which spipe-enc itself connects to the target; else -1 */
 	int64_t deadline; /* of the handshake and the far side */
 	size_t key;       /* index of the one that was used */

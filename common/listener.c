@@ -26,7 +26,7 @@
 
 struct listener {
 	const struct listener_limits *limits;
-	const struct errand *usual;
+	const struct places *target;
 	struct report *report;
 	int first, count; /* listening sockets */
 	struct children children;
@@ -133,7 +133,7 @@ static void connect_child(struct listener *l, struct child *child)
 {
 	struct outcome outcome = { 0 };
 	int fd = l->children.connects
-	    ? connect_begin(l->usual->to.target, l->usual->bind, &outcome)
+	    ? connect_begin(l->target, &outcome)
 	    : fail(&outcome, EX_TEMPFAIL, "the listener was reloaded without the target");
 
 	children_set(&l->children, child, CHILD_SETTLED);
@@ -490,11 +490,11 @@ static bool has_terminal(void)
 }
 
 int listener_run(struct accepted *accepted, struct descriptors *descriptors,
-    const struct listener_limits *limits, const struct errand *usual, char *const *argv,
+    const struct listener_limits *limits, const struct places *target, char *const *argv,
     struct report *report, struct outcome *outcome)
 {
 	struct listener l = { .limits = limits,
-		.usual = usual,
+		.target = target,
 		.report = report,
 		.first = descriptors->listening,
 		.count = descriptors->listeners,
@@ -512,7 +512,7 @@ int listener_run(struct accepted *accepted, struct descriptors *descriptors,
 		fclose(state);
 	if (result != 0)
 		return fail(outcome, EX_OSERR, "no memory for %u connections", limits->connections);
-	l.children.connects = usual != NULL;
+	l.children.connects = target != NULL;
 	set_inherited(&l, false);
 	/* Another process may accept first on these sockets: accept(2) must not wait then. */
 	for (int fd = l.first; fd < l.first + l.count; fd++)

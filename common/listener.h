@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "address.h"
+#include "connect.h"
 #include "descriptors.h"
 #include "launcher.h"
 #include "outcome.h"
@@ -46,14 +47,14 @@ struct accepted {
  * a process only if it may leave a record. Only a few processes of strangers start at the same time;
  * those that will leave no record come last.
  *
- * If `usual` is not NULL, it is a target with an IP address. The listener connects to it for its
- * children, which saves each of them a launcher.
+ * If `target` is not NULL, the listener connects to it for its children, which saves each of them a
+ * launcher.
  *
  * SIGHUP executes argv[0] again with the same sockets and children. A child whose peer has to make
  * room for another stranger gets SIGUSR2, perhaps before it starts (signal_stop).
  */
 int listener_run(struct accepted *, struct descriptors *, const struct listener_limits *,
-    const struct errand *usual, char *const *argv, struct report *, struct outcome *);
+    const struct places *target, char *const *argv, struct report *, struct outcome *);
 
 /* In a child: it has started, and waits for its peer. Harmless if `channel` is -1. */
 void listener_ready(int channel);

@@ -87,15 +87,6 @@ void report_open(struct report *report, const char *program, const char *role, b
 #endif
 }
 
-void report_close(struct report *report)
-{
-	closelog();
-	if (report->journal != -1)
-		close(report->journal);
-	if (report->notify != -1)
-		close(report->notify);
-}
-
 void report_on(struct report *report, const struct peer *peer, bool verbose)
 {
 	bool network = peer->local.family != AF_UNSPEC && peer->local.family != AF_UNIX;

@@ -56,9 +56,6 @@ void report_warn(struct report *, const char *format, ...) __attribute__((format
 /* Log that `count` strangers from `source`, an address or network as text, have left no record. */
 void report_left_out(struct report *, const char *source, unsigned count);
 
-/* Close the channels: in a child, which opens its own. */
-void report_close(struct report *);
-
 /*
  * For a listener: send systemd a printf-style STATUS=, and if `ready` READY=1. With `progress` it
  * is a message as well.
