@@ -75,7 +75,7 @@ static struct line *get_line(int metric, const char *labels)
 	return line;
 }
 
-/* The line for a tunnel, and something of it: NULL, or a label and its value. */
+/* The line for a tunnel, and something of it: a label and its value, or "". */
 static struct line *line_of(int metric, const struct tunnel_state *tunnel, const char *label,
     const char *value)
 {
@@ -88,7 +88,7 @@ static struct line *line_of(int metric, const struct tunnel_state *tunnel, const
 		abort();
 	fputs("{tunnel=", text);
 	ctl_put_quoted(text, tunnel->name);
-	if (label != NULL) {
+	if (*label != '\0') {
 		fprintf(text, ",%s=", label);
 		ctl_put_quoted(text, value);
 	}
@@ -102,11 +102,11 @@ static struct line *line_of(int metric, const struct tunnel_state *tunnel, const
 static void add_tunnel(const struct tunnel_state *tunnel)
 {
 	if (tunnel_is_here(tunnel)) {
-		line_of(LISTENING, tunnel, NULL, NULL)->value = tunnel_is_listening(tunnel);
-		line_of(CONNECTIONS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, false);
-		line_of(STRANGERS, tunnel, NULL, NULL)->value = tunnel_live(tunnel, true);
+		line_of(LISTENING, tunnel, "", "")->value = tunnel_is_listening(tunnel);
+		line_of(CONNECTIONS, tunnel, "", "")->value = tunnel_live(tunnel, false);
+		line_of(STRANGERS, tunnel, "", "")->value = tunnel_live(tunnel, true);
 	}
-	line_of(LEFT_OUT, tunnel, NULL, NULL)->value += tunnel->left_out;
+	line_of(LEFT_OUT, tunnel, "", "")->value += tunnel->left_out;
 	for (size_t r = 0; r < REPORT_RESULTS; r++)
 		line_of(ENDED, tunnel, "result", report_results[r].word)
 		    ->value += tunnel_ended(tunnel, r);

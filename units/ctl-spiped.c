@@ -38,8 +38,8 @@ struct request {
 /* What a command line of spiped or spipe says. */
 struct spiped {
 	bool is_spipe;
-	const char
-	    *value[128]; /* of each option, by its letter; "" if it takes none; NULL: not given */
+	/* Of each option, by its letter; "" if it takes none. Not given: NULL, but "" for -k, -s and -t. */
+	const char *value[128];
 };
 
 /* The words that replace it. */
@@ -95,11 +95,11 @@ static const char *find_missing(const struct spiped *spiped)
 
 	if (value['d'] == NULL && value['e'] == NULL)
 		return "-e or -d";
-	if (value['s'] == NULL && !spiped->is_spipe)
+	if (*value['s'] == '\0' && !spiped->is_spipe)
 		return "-s";
-	if (value['t'] == NULL)
+	if (*value['t'] == '\0')
 		return "-t";
-	return value['k'] == NULL ? "-k" : NULL;
+	return *value['k'] == '\0' ? "-k" : NULL;
 }
 
 static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct outcome *outcome)
@@ -109,7 +109,8 @@ static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct out
 	const char *program = argc > 0 ? file_name(argv[0]) : "", *missing, *value;
 	int letter;
 
-	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0 };
+	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0,
+		.value = { ['k'] = "", ['s'] = "", ['t'] = "" } };
 	if (!spiped->is_spipe && strcmp(program, "spiped") != 0)
 		return fail(outcome, EX_USAGE, "%s is not spiped or spipe", program);
 	if (spiped->is_spipe)
