@@ -196,6 +196,8 @@ static int finish(struct state *s, struct direction *d)
 		return fail_input_left(s);
 	side_end_output(d->to);
 	d->done = true;
+	if (s->one_way_since == 0)
+		s->one_way_since = s->now;
 	return 0;
 }
 
@@ -282,11 +284,7 @@ static int check_limits(struct state *s)
 
 	if (relay->idle != 0 && passed(s, s->last_active, relay->idle))
 		return fail_silent(s, "both sides were silent for the idle", relay->idle);
-	if (!s->d[0].done && !s->d[1].done)
-		return 0;
-	if (s->one_way_since == 0)
-		s->one_way_since = s->now;
-	if (relay->linger != 0 && passed(s, s->last_active, relay->linger))
+	if (s->one_way_since != 0 && relay->linger != 0 && passed(s, s->last_active, relay->linger))
 		return fail_silent(s,
 		    "one direction had ended and the other was silent for the linger",
 		    relay->linger);
@@ -397,8 +395,7 @@ static int relay_both(struct state *s)
 			return -1;
 		if (s->d[0].done && s->d[1].done)
 			break;
-		s->wake = NEVER;
-		wake_at(s, report_status(s->relay->report));
+		s->wake = report_status(s->relay->report);
 		if (obey_signals(s) != 0 || check_limits(s) != 0)
 			return -1;
 		if (is_deserted(s))
