@@ -137,7 +137,8 @@ int connection_enter_sandbox(struct connection *c)
 	const char *missing;
 
 	descriptors_close_others(&c->descriptors);
-	if (sandbox_enter(c->launcher.pid, &missing) != 0) {
+	missing = sandbox_enter(c->launcher.pid);
+	if (missing != NULL) {
 		if (c->options.sandbox_required)
 			return fail(&c->outcome, EX_OSERR,
 			    "no sandbox: this kernel or build lacks %s", missing);

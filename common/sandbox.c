@@ -223,18 +223,16 @@ static int filter_calls(pid_t child)
 
 const bool sandbox_built = true;
 
-int sandbox_enter(pid_t child, const char **missing)
+const char *sandbox_enter(pid_t child)
 {
 	/* kill(2) reads 0 and -1 as more than one process: no child, then only ourselves. */
 	if (child <= 1)
 		child = -getpid();
-	*missing = "no_new_privs";
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-		return -1;
+		return "no_new_privs";
 	/* A second barrier behind the filter, if the kernel has Landlock: no path can be opened. */
 	enforce(create_ruleset(ALL_OF_VERSION_1, 0));
-	*missing = "seccomp";
-	return filter_calls(child);
+	return filter_calls(child) == 0 ? NULL : "seccomp";
 }
 
 #else
@@ -242,11 +240,10 @@ int sandbox_enter(pid_t child, const char **missing)
 
 const bool sandbox_built = false;
 
-int sandbox_enter(pid_t child, const char **missing)
+const char *sandbox_enter(pid_t child)
 {
 	(void)child;
-	*missing = "a sandbox for this build";
-	return -1;
+	return "a sandbox for this build";
 }
 
 #endif

@@ -11,10 +11,9 @@ extern const bool sandbox_built;
  * From here on this process can only use the descriptors that it has: it cannot open files, create
  * or connect sockets, run programs, or trace processes. This is done with a seccomp allow-list, no
  * new privileges, and an empty Landlock ruleset if the kernel has Landlock. `child` is the only
- * process group that may be signalled (0: none). Returns 0, or -1 with *missing naming what the
- * kernel lacks.
+ * process group that may be signalled (0: none). Returns NULL, or what this kernel or build lacks.
  */
-int sandbox_enter(pid_t child, const char **missing);
+const char *sandbox_enter(pid_t child);
 
 /*
  * Confine a command, which runs as the same user as the filter and other connections: from here on

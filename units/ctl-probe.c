@@ -165,7 +165,6 @@ static int run(const struct probe *probe, const uint8_t *secret, struct handshak
 {
 	int64_t started = time_now(), deadline = started + probe->timeout, connected, proved;
 	char line[sizeof(probe->address) + 100];
-	const char *missing;
 	struct side wire;
 	int fd = connect_to(probe->address, *probe->bind != '\0' ? probe->bind : NULL, deadline,
 	    outcome);
@@ -174,7 +173,7 @@ static int run(const struct probe *probe, const uint8_t *secret, struct handshak
 		return -1;
 	connected = time_now();
 	side_set(&wire, "server", fd, fd, false);
-	sandbox_enter(0, &missing); /* as far as the kernel can */
+	sandbox_enter(0); /* as far as the kernel can */
 	if (handshake_client(h, &wire, secret, deadline, outcome) != 0)
 		return -1;
 	proved = time_now();
