@@ -127,20 +127,17 @@ static void check_misplaced_rules(struct keyring *ring, int dir, const char *pat
 }
 
 /* The rules of a key that is open as `fd`. */
-static int load_rules(struct keyring *ring, struct key *key, int dir, const char *path, int fd,
+static void load_rules(struct keyring *ring, struct key *key, int dir, const char *path, int fd,
     bool credential, struct outcome *problem)
 {
 	char conf[PATH_MAX];
-	mode_t mode;
 
 	snprintf(conf, sizeof(conf), "%s.conf", path);
-	if (rules_load(&key->rules, &mode, dir, conf, problem) != 0)
-		return -1;
-	if (key->rules == NULL)
+	key->rules = rules_load(dir, conf, problem);
+	if (key->rules != NULL && !credential)
+		check_mode(ring, "rules", conf, key->rules->mode, S_IWGRP | S_IWOTH, "chmod go-w");
+	else if (key->rules == NULL && problem->status == 0)
 		check_misplaced_rules(ring, dir, path, fd);
-	else if (!credential)
-		check_mode(ring, "rules", conf, mode, S_IWGRP | S_IWOTH, "chmod go-w");
-	return 0;
 }
 
 /*

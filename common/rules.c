@@ -97,43 +97,44 @@ static const char *parse_line(struct rules *rules, char *line)
 	return problem;
 }
 
-int rules_load(struct rules **rules, mode_t *mode, int dir, const char *conf,
-    struct outcome *outcome)
+struct rules *rules_load(int dir, const char *conf, struct outcome *outcome)
 {
-	const char *problem = NULL;
+	struct rules *rules;
+	const char *problem;
+	char where[24] = "";
 	struct stat st;
 	ssize_t got;
 	int fd, line = 0;
 
-	*rules = NULL;
 	/* A link that leads nowhere is not the same as no rules. */
 	if (fstatat(dir, conf, &st, AT_SYMLINK_NOFOLLOW) != 0 &&
 	    (errno == ENOENT || errno == ENAMETOOLONG))
-		return 0;
+		return NULL;
 	fd = openat(dir, conf, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	*rules = calloc(1, sizeof(**rules));
-	if (fd == -1 || *rules == NULL || fstat(fd, &st) != 0 ||
-	    (got = read(fd, (*rules)->text, RULES_SIZE)) == -1)
+	rules = calloc(1, sizeof(*rules));
+	if (fd == -1 || rules == NULL || fstat(fd, &st) != 0 ||
+	    (got = read(fd, rules->text, RULES_SIZE)) == -1)
 		problem = strerror(errno);
 	else if (!S_ISREG(st.st_mode))
 		problem = "not a regular file";
-	else if (got == RULES_SIZE || memchr((*rules)->text, '\0', (size_t)got) != NULL)
+	else if (got == RULES_SIZE || memchr(rules->text, '\0', (size_t)got) != NULL)
 		problem = "too long, or not text";
-	else if (strspn((*rules)->text, BLANKS "\n") == (size_t)got)
+	else if (strspn(rules->text, BLANKS "\n") == (size_t)got)
 		/* What a full disk or an editor leaves behind must not mean that all is allowed. */
 		problem = "empty (remove the file if there are none)";
-	else
-		problem = rules_parse(*rules, &line);
-	*mode = st.st_mode;
+	else {
+		rules->mode = st.st_mode;
+		problem = rules_parse(rules, &line);
+	}
 	if (fd != -1)
 		close(fd);
 	if (problem == NULL)
-		return 0;
-	free(*rules);
-	*rules = NULL;
-	return line == 0
-	    ? fail(outcome, EX_CONFIG, "its rules, %s: %s", conf, problem)
-	    : fail(outcome, EX_CONFIG, "its rules, %s line %d: %s", conf, line, problem);
+		return rules;
+	free(rules);
+	if (line > 0)
+		snprintf(where, sizeof(where), " line %d", line);
+	fail(outcome, EX_CONFIG, "its rules, %s%s: %s", conf, where, problem);
+	return NULL;
 }
 
 const char *rules_parse(struct rules *rules, int *line)

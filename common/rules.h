@@ -21,6 +21,7 @@ struct destination {
 
 /* What the holder of one key may do: the file NAME.conf beside the key NAME. */
 struct rules {
+	mode_t mode;    /* of the file */
 	time_t expires; /* first second that is too late, UTC; 0: never */
 	bool require_pfs;
 	size_t network_count; /* 0: from anywhere */
@@ -31,11 +32,10 @@ struct rules {
 };
 
 /*
- * Read the rules file `conf`, relative to directory `dir` (or AT_FDCWD). Stores them in *rules, to
- * be freed with free(3), or NULL if there is no such file; and the file's mode in *mode. Returns 0,
- * or -1 with the outcome (78) set.
+ * Read the rules file `conf`, relative to directory `dir` (or AT_FDCWD). Returns them, to be freed
+ * with free(3); or NULL: then either there is no such file, or the outcome (78) is set.
  */
-int rules_load(struct rules **, mode_t *mode, int dir, const char *conf, struct outcome *);
+struct rules *rules_load(int dir, const char *conf, struct outcome *);
 
 /* Parse rules->text. Returns NULL, or what is wrong in line *line, counted from 1. */
 const char *rules_parse(struct rules *, int *line);
