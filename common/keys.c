@@ -148,7 +148,7 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
     bool credential, struct outcome *problem)
 {
 	struct key *key = &ring->key[ring->count];
-	struct stat st;
+	struct stat st = { 0 };
 	int fd;
 
 	/* It goes into logs, headers and the command's environment. */
