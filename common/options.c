@@ -251,7 +251,7 @@ int options_parse(struct options *options, enum role role, int argc, char **argv
 				keys[options->key_count++] = value;
 			if (option->letter == 'h' || option->letter == 'v') {
 				show(option->letter, role);
-				if (fflush(stdout) != 0)
+				if (fflush(stdout) != 0 || ferror(stdout))
 					return fail(outcome, EX_IOERR, "standard output: %s",
 					    strerror(errno));
 				options->shown = true;
