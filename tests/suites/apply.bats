@@ -248,6 +248,16 @@ none_of() {
 	[ "${stderr_lines[1]}" = 'spipectl: tunnels that do not listen: 1' ]
 }
 
+@test "apply: reads the sockets of the machine three times, however many tunnels there are" {
+	applied
+	run near timeout -s KILL 60 strace -f -qq -o trace -e trace=openat nsenter -t "$INIT" -m -p -u -i -n -C -r -w -- \
+		spipectl apply
+	grep -qs openat trace || skip 'strace cannot trace here'
+	[ "$status" -eq 0 ]
+	[ "$(grep -c '"/proc/net/tcp"' trace)" -eq 3 ]
+	[ "$(grep -c '"/proc/1/fd"' trace)" -eq 3 ]
+}
+
 @test "README.md's two machines, both ends on this one" {
 	table
 	grep -oE '(mail-in +dec|mail-out +enc) .*' "$TESTS/../README.md" |
