@@ -128,13 +128,16 @@ is_up_or_gone() {
 }
 
 systemd_down() {
-	local pid
+	local pid group
 	[ -n "${ROOT:-}" ] || return 0
 	for pid in "$(init_pid)" "${NSPAWN:-}" "${NETWORK:-}"; do
 		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
 		[ -z "$pid" ] || gone_within 5 "$pid" || true
 	done
-	[ -z "${GROUP:-}" ] || find "$GROUP" -depth -type d -exec rmdir {} + || true
+	# nspawn makes one of the second kind where control groups are version 1, and leaves it
+	for group in "${GROUP:-/nonexistent}" "/sys/fs/cgroup/systemd/${ROOT##*/}"; do
+		[ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + || true
+	done
 	rm -rf --one-file-system "$ROOT" # debootstrap may have left its mounts
 }
 
