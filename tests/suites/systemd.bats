@@ -120,7 +120,7 @@ is_field() {
 	# at boot that goes to the kernel's log, which is not ours here
 	inside systemctl daemon-reload
 	inside journalctl --sync
-	inside journalctl -q --no-pager | grep -aq 'spipe-generator failed with exit status 1'
+	inside journalctl -q --no-pager | grep -aEq "spipe-generator'? failed with exit status 1"
 	run inside sh -c 'mkdir /tmp/g && /usr/local/lib/systemd/system-generators/spipe-generator /tmp/g'
 	diff <(echo "$output") - <<-'END'
 		spipe-generator: /etc/spipetab:5: TARGET is none of port, host:port, [address]:port, /path, vsock:CID:port and exec:command
