@@ -14,7 +14,7 @@ struct places {
 	struct addrinfo *to, *from;      /* from getaddrinfo(3), NULL: none; or `only` */
 	struct addrinfo only;            /* of a UNIX or VSOCK target */
 	struct sockaddr_storage address; /* the same */
-	bool named;                      /* `to` is what a name stands for */
+	bool named;                      /* `to` was looked up by name */
 };
 
 /*
@@ -26,7 +26,7 @@ struct places {
  */
 int connect_to(const char *target, const char *bind, int64_t deadline, struct outcome *);
 
-/* Can connect_find() and connect_begin() do this without waiting? If it is an IP address. */
+/* Can connect_find() and connect_begin() do this without waiting? True for an IP address. */
 bool connect_at_once(const char *target);
 
 /* Look up a target as for connect_to(). Returns 0, or -1 with the outcome (69) set. */
