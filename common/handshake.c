@@ -23,12 +23,19 @@ static void proof_mac(const uint8_t dhmac[static HASH_SIZE], const uint8_t y[sta
 	wipe(&key, sizeof(key));
 }
 
+/* ours = y = 2^x, or 1 without pfs. */
+static int compute_y(struct handshake *h)
+{
+	if (h->pfs)
+		return dh_power(h->ours, NULL, h->x);
+	memset(h->ours, 0, DH_SIZE);
+	h->ours[DH_SIZE - 1] = 1;
+	return 0;
+}
+
 int handshake_prove(struct handshake *h, const uint8_t dhmac[static HASH_SIZE])
 {
-	if (!h->pfs) {
-		memset(h->ours, 0, DH_SIZE);
-		h->ours[DH_SIZE - 1] = 1;
-	} else if (dh_power(h->ours, NULL, h->x) != 0)
+	if (compute_y(h) != 0)
 		return -1;
 	proof_mac(dhmac, h->ours, h->ours + DH_SIZE);
 	return 0;
@@ -117,14 +124,20 @@ static int check_value(struct handshake *h, struct outcome *outcome)
 	return 0;
 }
 
-/* Our nonce and exponent, and the exchange of nonces. */
-static int begin(struct handshake *h, struct side *wire, uint8_t *ours, uint8_t *theirs,
-    int64_t deadline, struct outcome *outcome)
+/* Our nonce, which is sent, and our exponent. */
+static int begin(struct handshake *h, struct side *wire, uint8_t *ours, int64_t deadline,
+    struct outcome *outcome)
 {
 	if (getentropy(ours, NONCE_SIZE) != 0 || getentropy(h->x, sizeof(h->x)) != 0)
 		return fail(outcome, EX_OSERR, "cannot get random bytes from the kernel: %s",
 		    strerror(errno));
-	h->nonce_received = exchange(h, wire, ours, theirs, NONCE_SIZE, deadline, outcome) == 0;
+	return exchange(h, wire, ours, NULL, NONCE_SIZE, deadline, outcome);
+}
+
+static int receive_nonce(struct handshake *h, struct side *wire, uint8_t *theirs, int64_t deadline,
+    struct outcome *outcome)
+{
+	h->nonce_received = exchange(h, wire, NULL, theirs, NONCE_SIZE, deadline, outcome) == 0;
 	return h->nonce_received ? 0 : -1;
 }
 
@@ -135,12 +148,16 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 
 	h->peer = "server";
 	key_id(secret, h->key_id);
-	if (begin(h, wire, h->nonces, h->nonces + NONCE_SIZE, deadline, outcome) != 0)
+	if (begin(h, wire, h->nonces, deadline, outcome) != 0)
+		return -1;
+	/* This takes long and needs nothing from the server, whose nonce is on its way meanwhile. */
+	if (compute_y(h) != 0)
+		return no_memory(outcome);
+	if (receive_nonce(h, wire, h->nonces + NONCE_SIZE, deadline, outcome) != 0)
 		return -1;
 	hmac_key_set(&h->K, secret, KEY_SIZE);
 	handshake_derive_dhmac(h);
-	if (handshake_prove(h, h->dhmac) != 0)
-		return no_memory(outcome);
+	proof_mac(h->dhmac, h->ours, h->ours + DH_SIZE);
 	if (exchange(h, wire, h->ours, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
 		return -1;
 	proof_mac(h->dhmac + HASH_SIZE, h->theirs, mac);
@@ -161,7 +178,8 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 	long index;
 
 	h->peer = "client";
-	if (begin(h, wire, h->nonces + NONCE_SIZE, h->nonces, deadline, outcome) != 0 ||
+	if (begin(h, wire, h->nonces + NONCE_SIZE, deadline, outcome) != 0 ||
+	    receive_nonce(h, wire, h->nonces, deadline, outcome) != 0 ||
 	    exchange(h, wire, NULL, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
 		return -1;
 	index = handshake_find_key(h, secrets, count);
