@@ -277,16 +277,15 @@ static int run(struct apply *apply, struct outcome *outcome)
 	    : fail(outcome, EX_UNAVAILABLE, "tunnels that do not listen: %u", apply->failed);
 }
 
-int ctl_apply(int argc, char **argv)
+int ctl_apply(int argc, char **argv, struct outcome *outcome)
 {
 	struct apply apply = { .units = NULL };
-	struct outcome outcome = { 0 };
+	int result;
 
 	(void)argv;
 	if (argc != 1)
-		fail(&outcome, EX_USAGE, "apply takes no arguments; see --help");
-	else
-		run(&apply, &outcome);
+		return fail(outcome, EX_USAGE, "apply takes no arguments; see --help");
+	result = run(&apply, outcome);
 	free(apply.units);
 	listeners_free(&apply.listeners);
 	words_free(&apply.stop);
@@ -294,5 +293,5 @@ int ctl_apply(int argc, char **argv)
 	words_free(&apply.start);
 	words_free(&apply.renew);
 	words_free(&apply.copy);
-	return ctl_end(&outcome);
+	return result;
 }

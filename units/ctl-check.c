@@ -413,10 +413,9 @@ int check_before_apply(struct outcome *outcome)
 		  TABLE_PATH, check.errors);
 }
 
-int ctl_check(int argc, char **argv)
+int ctl_check(int argc, char **argv, struct outcome *outcome)
 {
 	struct check check = { .path = TABLE_PATH };
-	struct outcome outcome = { 0 };
 	bool given = false;
 
 	for (int i = 1; i < argc; i++) {
@@ -425,13 +424,12 @@ int ctl_check(int argc, char **argv)
 		else if (argv[i][0] != '-' && !given) {
 			check.path = argv[i];
 			given = true;
-		} else {
-			fail(&outcome, EX_USAGE, "check takes: [--show NAME] [FILE]; see --help");
-			return ctl_end(&outcome);
-		}
+		} else
+			return fail(outcome, EX_USAGE,
+			    "check takes: [--show NAME] [FILE]; see --help");
 	}
-	if (check_path(&check, &outcome) != 0)
-		return ctl_end(&outcome);
+	if (check_path(&check, outcome) != 0)
+		return -1;
 	if (check.show == NULL)
 		printf("%s: tunnels: %u, errors: %u, warnings: %u\n", check.path, check.tunnels,
 		    check.errors, check.warnings);

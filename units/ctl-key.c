@@ -85,9 +85,8 @@ static int make_key(const char *file, struct outcome *outcome)
 	return result;
 }
 
-int ctl_key(int argc, char **argv)
+int ctl_key(int argc, char **argv, struct outcome *outcome)
 {
-	struct outcome outcome = { 0 };
 	const char *what = argc > 1 ? argv[1] : "";
 	bool dashes = argc > 2 && strcmp(argv[2], "--") == 0;
 	char **files = argv + (dashes ? 3 : 2);
@@ -95,19 +94,12 @@ int ctl_key(int argc, char **argv)
 
 	if (count > 0 && !dashes && files[0][0] == '-')
 		count = 0; /* it takes no options */
-	if (strcmp(what, "new") == 0 && count == 1) {
-		if (make_key(files[0], &outcome) == 0)
-			show_id(files[0], &outcome);
-		return ctl_end(&outcome);
-	}
-	if (strcmp(what, "id") != 0 || count <= 0) {
-		fail(&outcome, EX_USAGE, "key takes: new FILE, or id FILE ...; see --help");
-		return ctl_end(&outcome);
-	}
-	for (int i = 0; i < count; i++) {
-		outcome = (struct outcome){ 0 };
-		if (show_id(files[i], &outcome) != 0)
-			status = ctl_end(&outcome);
-	}
+	if (strcmp(what, "new") == 0 && count == 1)
+		return make_key(files[0], outcome) == 0 ? show_id(files[0], outcome) : -1;
+	if (strcmp(what, "id") != 0 || count <= 0)
+		return fail(outcome, EX_USAGE, "key takes: new FILE, or id FILE ...; see --help");
+	for (int i = 0; i < count; i++)
+		if (show_id(files[i], outcome) != 0)
+			status = ctl_end(outcome);
 	return status;
 }

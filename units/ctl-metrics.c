@@ -207,32 +207,27 @@ static int write_file(const char *path, const char *cursor, struct outcome *outc
 	return -1;
 }
 
-int ctl_metrics(int argc, char **argv)
+int ctl_metrics(int argc, char **argv, struct outcome *outcome)
 {
 	struct tunnels tunnels = { 0 };
 	const char *path = argc > 1 ? argv[1] : NULL;
 	char *cursor = NULL;
-	struct outcome outcome = { 0 };
 
-	if (argc > 2 || (path != NULL && *path == '-')) {
-		fail(&outcome, EX_USAGE, "metrics takes: [FILE]; see --help");
-		return ctl_end(&outcome);
-	}
-	if (path != NULL && load(path, &cursor, &outcome) != 0)
-		return ctl_end(&outcome);
+	if (argc > 2 || (path != NULL && *path == '-'))
+		return fail(outcome, EX_USAGE, "metrics takes: [FILE]; see --help");
+	if (path != NULL && load(path, &cursor, outcome) != 0)
+		return -1;
 	tunnels_read(&tunnels);
-	if (tunnels_read_journal(&tunnels, NULL, &cursor, &outcome) != 0) {
-		if (outcome.status == EX_IOERR && cursor != NULL)
-			fail(&outcome, EX_IOERR,
-			    "the journal cannot be read from where %s ends; to start again, delete it",
-			    path);
-		return ctl_end(&outcome);
-	}
+	if (tunnels_read_journal(&tunnels, NULL, &cursor, outcome) != 0)
+		return outcome->status == EX_IOERR && cursor != NULL
+		    ? fail(outcome, EX_IOERR,
+			  "the journal cannot be read from where %s ends; to start again, delete it",
+			  path)
+		    : -1;
 	for (size_t i = 0; i < tunnels.count; i++)
 		add_tunnel(&tunnels.tunnel[i]);
-	if (path == NULL)
-		print(stdout, NULL);
-	else
-		write_file(path, cursor, &outcome);
-	return ctl_end(&outcome);
+	if (path != NULL)
+		return write_file(path, cursor, outcome);
+	print(stdout, NULL);
+	return 0;
 }

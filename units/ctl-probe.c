@@ -188,29 +188,29 @@ static int run(const struct probe *probe, const uint8_t *secret, struct handshak
 	return 0;
 }
 
-int ctl_probe(int argc, char **argv)
+int ctl_probe(int argc, char **argv, struct outcome *outcome)
 {
 	struct probe probe = { .timeout = 0 };
-	struct outcome outcome = { 0 };
 	struct keyring ring = { 0 };
 	struct handshake *h = NULL;
+	int result = -1;
 
-	if (take_words(&probe, argc, argv, &outcome) != 0)
-		return ctl_end(&outcome);
+	if (take_words(&probe, argc, argv, outcome) != 0)
+		return -1;
 	if (probe.timeout == 0)
 		probe.timeout = TIMEOUT_DEFAULT * SECOND;
 	crypto_start();
-	if (ctl_load_key(&ring, probe.key, &outcome) == 0) {
+	if (ctl_load_key(&ring, probe.key, outcome) == 0) {
 		h = secret_alloc(sizeof(*h));
 		if (h == NULL)
-			fail(&outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
+			fail(outcome, EX_OSERR, "no memory for secrets: %s", strerror(errno));
 		else {
 			h->pfs = !probe.no_pfs;
 			h->require_pfs = probe.require_pfs;
-			run(&probe, ring.secret[0], h, &outcome);
+			result = run(&probe, ring.secret[0], h, outcome);
 		}
 	}
 	secret_free(h, sizeof(*h));
 	keyring_wipe(&ring);
-	return ctl_end(&outcome);
+	return result;
 }

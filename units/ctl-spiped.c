@@ -454,22 +454,21 @@ static int take(struct request *request, int argc, char **argv, struct outcome *
 	    "from-spiped takes: --pid N, UNIT, or -- and a command line; see --help");
 }
 
-int ctl_from_spiped(int argc, char **argv)
+int ctl_from_spiped(int argc, char **argv, struct outcome *outcome)
 {
 	struct request request = { .name = "" };
 	struct spiped spiped;
 	struct replacement new;
-	struct outcome outcome = { 0 };
+	int result = take(&request, argc, argv, outcome);
 
-	take(&request, argc, argv, &outcome);
-	if (outcome.status == 0)
-		parse_spiped(&spiped, request.old.count, request.old.words, &outcome);
-	if (outcome.status == 0 && convert(&request, &spiped, &new, &outcome) == 0) {
-		if (request.command || spiped.is_spipe)
-			print_command(&spiped, &new);
-		else
-			print_line(&spiped, &new, &outcome);
-	}
+	if (result == 0)
+		result = parse_spiped(&spiped, request.old.count, request.old.words, outcome);
+	if (result == 0)
+		result = convert(&request, &spiped, &new, outcome);
+	if (result == 0 && (request.command || spiped.is_spipe))
+		print_command(&spiped, &new);
+	else if (result == 0)
+		result = print_line(&spiped, &new, outcome);
 	free(request.old.text);
-	return ctl_end(&outcome);
+	return result;
 }

@@ -268,13 +268,12 @@ static void print_json(const struct tunnels *tunnels, const struct tunnel_state 
 	puts("]}");
 }
 
-int ctl_status(int argc, char **argv)
+int ctl_status(int argc, char **argv, struct outcome *outcome)
 {
 	struct tunnels tunnels = { 0 };
 	const struct tunnel_state *only = NULL;
 	const char *name = NULL, *since = NULL;
 	bool json = false;
-	struct outcome outcome = { 0 };
 
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--json") == 0)
@@ -285,19 +284,15 @@ int ctl_status(int argc, char **argv)
 			since = argv[i] + 8;
 		else if (argv[i][0] != '-' && name == NULL)
 			name = argv[i];
-		else {
-			fail(&outcome, EX_USAGE,
+		else
+			return fail(outcome, EX_USAGE,
 			    "status takes: [--json] [--since TIME] [NAME]; see --help");
-			return ctl_end(&outcome);
-		}
 	}
 	tunnels_read(&tunnels);
-	if (tunnels_read_journal(&tunnels, since, NULL, &outcome) != 0)
-		return ctl_end(&outcome);
-	if (name != NULL && (only = tunnels_find(&tunnels, name)) == NULL) {
-		fail(&outcome, EX_NOINPUT, "no tunnel has the name %s", name);
-		return ctl_end(&outcome);
-	}
+	if (tunnels_read_journal(&tunnels, since, NULL, outcome) != 0)
+		return -1;
+	if (name != NULL && (only = tunnels_find(&tunnels, name)) == NULL)
+		return fail(outcome, EX_NOINPUT, "no tunnel has the name %s", name);
 	if (json)
 		print_json(&tunnels, only);
 	else

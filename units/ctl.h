@@ -10,15 +10,15 @@
 
 /*
  * The subcommands of spipectl, one file each. Each gets its own part of the command line, with its
- * name as argv[0], and returns the exit status.
+ * name as argv[0], and returns the exit status; or -1 with the outcome set, whose reason is printed then.
  */
-int ctl_key(int argc, char **argv);
-int ctl_check(int argc, char **argv);
-int ctl_apply(int argc, char **argv);
-int ctl_probe(int argc, char **argv);
-int ctl_status(int argc, char **argv);
-int ctl_metrics(int argc, char **argv);
-int ctl_from_spiped(int argc, char **argv);
+int ctl_key(int argc, char **argv, struct outcome *);
+int ctl_check(int argc, char **argv, struct outcome *);
+int ctl_apply(int argc, char **argv, struct outcome *);
+int ctl_probe(int argc, char **argv, struct outcome *);
+int ctl_status(int argc, char **argv, struct outcome *);
+int ctl_metrics(int argc, char **argv, struct outcome *);
+int ctl_from_spiped(int argc, char **argv, struct outcome *);
 
 /*
  * Make a text from elsewhere safe to print: each byte that is not UTF-8 or belongs to a control

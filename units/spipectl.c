@@ -39,7 +39,7 @@ static const char usage[] =
 
 static const struct command {
 	const char *name;
-	int (*run)(int argc, char **argv);
+	int (*run)(int argc, char **argv, struct outcome *);
 } commands[] = {
 	{ "key", ctl_key },
 	{ "check", ctl_check },
@@ -92,9 +92,8 @@ void *ctl_add_one(void *array, size_t *count, size_t size)
 	return memset(more + size * (*count)++, 0, size);
 }
 
-static int run(int argc, char **argv)
+static int run(int argc, char **argv, struct outcome *outcome)
 {
-	struct outcome outcome = { 0 };
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0)
@@ -103,12 +102,9 @@ static int run(int argc, char **argv)
 		return puts("spipectl " SPIPE_VERSION) == EOF ? EX_IOERR : 0;
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (strcmp(word, commands[i].name) == 0)
-			return commands[i].run(argc - 1, argv + 1);
-	if (*word == '\0')
-		fail(&outcome, EX_USAGE, "no command is given; see --help");
-	else
-		fail(&outcome, EX_USAGE, "%s is unknown; see --help", word);
-	return ctl_end(&outcome);
+			return commands[i].run(argc - 1, argv + 1, outcome);
+	return *word == '\0' ? fail(outcome, EX_USAGE, "no command is given; see --help")
+			     : fail(outcome, EX_USAGE, "%s is unknown; see --help", word);
 }
 
 int main(int argc, char **argv)
@@ -118,7 +114,9 @@ int main(int argc, char **argv)
 
 	secret_harden();
 	setlocale(LC_CTYPE, "C.UTF-8"); /* for ctl_make_printable */
-	status = run(argc, argv);
+	status = run(argc, argv, &outcome);
+	if (status == -1)
+		status = ctl_end(&outcome);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
 	fail(&outcome, EX_IOERR, "standard output cannot be written");
