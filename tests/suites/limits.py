@@ -91,6 +91,12 @@ class Run:
         return counts
 
 
+def one_for_each_side(role, *options):
+    """Two runs at the same time, each with the side that a case is about and the other one: (run, one, two)."""
+    runs = Run(role, *options), Run(role, *options)
+    return (runs[0], runs[0].near, runs[0].far), (runs[1], runs[1].far, runs[1].near)
+
+
 def ended_after(run, start, span):
     """Wait for the program's end: not before `span` seconds after `start`, nor much later."""
     run.process.wait(LIMIT * SLOW)
@@ -105,9 +111,10 @@ def ended_after(run, start, span):
 @each_way(both)
 def idle(role):
     """Silence in both directions from the start, and after some traffic."""
+    started = []
     for option in ["-i", str(SPAN)], ["--idle=%s" % SPAN], ["-i0%s" % SPAN]:
-        start = time.monotonic()
-        run = Run(role, *option)
+        started.append((time.monotonic(), Run(role, *option)))
+    for start, run in started:
         ended_after(run, start, SPAN)
         run.broken(75, "idle limit.*status 75")
     run = Run(role, "-i", str(2 * SPAN))
@@ -121,14 +128,14 @@ def idle(role):
 @each_way(both)
 def idle_kept_alive(role):
     """Traffic in either direction alone keeps it going, in steps that are shorter than the limit."""
-    for which in 0, 1:
-        run = Run(role, "-i", str(1.5 * SPAN))
-        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
-        for _ in range(8):
-            time.sleep(SPAN / 4)
-            start = time.monotonic()
+    runs = one_for_each_side(role, "-i", str(1.5 * SPAN))
+    for _ in range(8):
+        time.sleep(SPAN / 4)
+        start = time.monotonic()
+        for _, one, two in runs:
             one.put(b"x")
             expect("what arrived", two.get(1), b"x")
+    for run, _, _ in runs:
         ended_after(run, start, 1.5 * SPAN)
         run.broken(75, "idle limit")
 
@@ -148,15 +155,16 @@ def idle_and_half_closed(role):
 @each_way(both)
 def no_limits(role):
     """Silence does not end a connection by default, nor before a limit has passed."""
-    for options in [], ["-i", "60", "--linger", "60"]:
-        run = Run(role, *options)
-        if select.select([run.near.sock, run.far.sock], [], [], 2 * SPAN)[0]:
-            raise Wrong("not silent")
+    runs = Run(role), Run(role, "-i", "60", "--linger", "60")
+    if select.select([side.sock for run in runs for side in (run.near, run.far)], [], [], 2 * SPAN)[0]:
+        raise Wrong("not silent")
+    for run in runs:
         run.pass_on()
         run.near.end()
         expect("the end", run.far.sock.recv(1), b"")
-        if select.select([run.near.sock], [], [], 2 * SPAN)[0]:
-            raise Wrong("not silent")
+    if select.select([run.near.sock for run in runs], [], [], 2 * SPAN)[0]:
+        raise Wrong("not silent")
+    for run in runs:
         run.far.put(b"late")
         expect("what arrived", run.near.get(4), b"late")
         run.far.end()
@@ -205,13 +213,14 @@ def resident(run):
 @each_way(both)
 def linger(role):
     """One direction's end starts it, whichever."""
-    for which in 0, 1:
-        run = Run(role, "--linger", str(SPAN))
-        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+    runs = one_for_each_side(role, "--linger", str(SPAN))
+    for run, one, two in runs:
         run.pass_on()
-        start = time.monotonic()
+    start = time.monotonic()
+    for run, one, two in runs:
         one.end()
         expect("the end", two.sock.recv(1), b"")
+    for run, one, two in runs:
         ended_after(run, start, SPAN)
         run.finish(75, "linger limit.*status 75")
         expect("the direction that had not ended", one.drain(), (b"", "reset"))
@@ -220,15 +229,16 @@ def linger(role):
 @each_way(both)
 def linger_kept_alive(role):
     """What the other direction still says keeps it going."""
-    for which in 0, 1:
-        run = Run(role, "--linger", str(1.5 * SPAN))
-        one, two = (run.near, run.far) if which == 0 else (run.far, run.near)
+    runs = one_for_each_side(role, "--linger", str(1.5 * SPAN))
+    for _, one, _ in runs:
         one.end()
-        for _ in range(8):
-            time.sleep(SPAN / 4)
-            start = time.monotonic()
+    for _ in range(8):
+        time.sleep(SPAN / 4)
+        start = time.monotonic()
+        for _, one, two in runs:
             two.put(b"x")
             expect("what arrived", one.get(1), b"x")
+    for run, _, _ in runs:
         ended_after(run, start, 1.5 * SPAN)
         run.finish(75, "linger limit")
 
