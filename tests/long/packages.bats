@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # shellcheck disable=SC2154
-# The Debian packages: built twice, checked by lintian, and installed, upgraded under a live connection, removed and
-# purged under a real systemd, in a Debian that has never seen them. SYSTEMD_TREE names the root directory of such a
+# The Debian packages: built twice, checked by lintian and autopkgtest, and installed, upgraded under a live connection,
+# removed and purged under a real systemd, in a Debian that has never seen them. SYSTEMD_TREE names the root directory of such a
 # Debian; without it, debootstrap(8) makes one. What has not been committed is not in the packages.
 load ../helpers/lib
 load ../helpers/systemd
@@ -75,6 +75,16 @@ has_line() { # FILE LINE
 
 @test "packages: lintian finds nothing" {
 	lintian --allow-root --fail-on info,warning,error "$ROOT"/one/deb/*.changes
+}
+
+@test "packages: what autopkgtest(1) runs of them passes, in a Debian that has nothing else" {
+	command -v autopkgtest >/dev/null || skip 'needs autopkgtest'
+	cp -a "$SYSTEMD_TREE" clean
+	# shellcheck disable=SC2016
+	unshare --mount --pid --fork --kill-child sh -c 'mount -t proc proc clean/proc && mount --rbind /dev clean/dev &&
+		exec autopkgtest -B --setup-commands "apt-get update" "$@" -- chroot "$PWD/clean"' - \
+		"$ROOT"/one/deb/*.dsc "$ROOT"/one/deb/spipe-filters_*.deb >autopkgtest.err 2>&1
+	grep -q '^interop  *PASS$' autopkgtest.err
 }
 
 @test "packages: installing starts and enables nothing" {
