@@ -116,7 +116,7 @@ def entries(messages):
 
 def log_line(message):
     """Priority, program and pid, and text of a message to syslog."""
-    match = re.fullmatch(r"<(\d+)>\w\w\w [ \d]\d \d\d:\d\d:\d\d (spipe-\w+)\[(\d+)\]: (.*)", message)
+    match = re.fullmatch(r"<(\d+)>\w\w\w [ \d]\d \d\d:\d\d:\d\d (spipe-\w+)\[(\d+)\]: (.*)\n?", message)
     if not match:
         raise Wrong("no message to syslog: %r" % message)
     return int(match[1]), match[2], int(match[3]), match[4]

@@ -96,11 +96,11 @@ time.sleep(1000)' "$@"
 	never_answers 127.0.0.1 0
 	run -75 --separate-stderr timeout -s KILL 20 "$ENC" -o 0.5 -k key -t "127.0.0.1:$(<full)" </dev/null
 	[ "$stderr" = "spipe-enc: the target 127.0.0.1:$(<full) did not answer in time (status 75)" ] ||
-		[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)" ]
+		[[ $stderr = "spipe-enc: cannot connect to 127.0.0.1:$(<full): "*" timed out (status 75)" ]]
 	# a listener's connection has no launcher that somebody else could stop waiting for
 	serve dec "$DEC" -o 0.5 -k key -t "127.0.0.1:$(<full)"
 	run timeout -s KILL 20 "$ENC" -k key -t "127.0.0.1:$port" </dev/null
-	eventually 5 grep -q ": cannot connect to 127.0.0.1:$(<full): Connection timed out (status 75)\$" dec.err
+	eventually 5 grep -q ": cannot connect to 127.0.0.1:$(<full): .* timed out (status 75)\$" dec.err
 }
 
 @test "-t: a UNIX target whose queue is full is waited for" {
@@ -157,7 +157,7 @@ while True:
 	eventually 5 has_lines peers 2
 	[ "$(cut -d ' ' -f 1 peers | paste -sd ' ')" = "127.0.0.5 127.0.0.6" ]
 	run -69 --separate-stderr "$ENC" -k key -b 192.0.2.1 -t "127.0.0.1:$(<where)" </dev/null
-	[ "$stderr" = "spipe-enc: cannot connect to 127.0.0.1:$(<where) from 192.0.2.1: Cannot assign requested address (status 69)" ]
+	[[ $stderr = "spipe-enc: cannot connect to 127.0.0.1:$(<where) from 192.0.2.1: "*ddress*" (status 69)" ]]
 }
 
 @test "-t and what it excludes" {
