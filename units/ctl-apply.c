@@ -15,6 +15,12 @@
 #include "table.h"
 #include "units.h"
 
+/* Names of units or files. They are kept until we end, like all that is read here. */
+struct words {
+	char **word;
+	size_t count;
+};
+
 struct apply {
 	char *units; /* what systemctl lists */
 	struct listeners listeners;
@@ -24,32 +30,35 @@ struct apply {
 
 /* --- systemd ----------------------------------------------------------------------------- */
 
-/* Run a command, unless it ends with "--": then nothing was added for it to work on. */
-static int run_words(const struct words *words, struct outcome *outcome)
+static void add(struct words *words, const char *word)
 {
-	char *output;
-	int status;
+	char **new = ctl_add_one(&words->word, &words->count, sizeof(*new));
 
-	if (words->count == 0 || strcmp(words->word[words->count - 1], "--") == 0)
-		return 0;
-	status = run_program((const char *const *)words->word, &output);
-	if (status != 0) {
-		output[strcspn(output, "\n")] = '\0';
-		fail(outcome, EX_UNAVAILABLE, "%s %s: %s", words->word[0], words->word[1],
-		    status == 127 ? "cannot be run" : output);
-	}
-	free(output);
-	return status == 0 ? 0 : -1;
+	*new = strdup(word);
+	if (*new == NULL)
+		abort();
 }
 
-/* Begin a command with these words. */
-static void begin(struct words *words, const char *text)
+/* Run a command on these units or files, if there are any. */
+static int run_on(const char *command, const struct words *names, struct outcome *outcome)
 {
-	char *copy = strdup(text), *rest = copy, *word;
+	struct words words = { NULL, 0 };
+	char *rest = strdupa(command), *word, *output;
+	int status;
 
+	if (names->count == 0)
+		return 0;
 	while ((word = strsep(&rest, " ")) != NULL)
-		words_add(words, word);
-	free(copy);
+		add(&words, word);
+	for (size_t i = 0; i < names->count; i++)
+		add(&words, names->word[i]);
+	ctl_add_one(&words.word, &words.count, sizeof(*words.word)); /* NULL */
+	status = run_program((const char *const *)words.word, &output);
+	if (status == 0)
+		return 0;
+	output[strcspn(output, "\n")] = '\0';
+	return fail(outcome, EX_UNAVAILABLE, "%s %s: %s", words.word[0], words.word[1],
+	    status == 127 ? "cannot be run" : output);
 }
 
 /* One unit as systemctl lists it: "spipe-mail.socket loaded active listening Encrypted pipe mail". */
@@ -62,7 +71,6 @@ static void list_units(struct apply *apply)
 	static const char *const words[] = { "systemctl", "list-units", "--all", "--plain",
 		"--no-legend", "--full", "spipe-*", "spipetab-*", "renew-spipe-*", NULL };
 
-	free(apply->units);
 	run_program(words, &apply->units);
 	listeners_read(&apply->listeners, true);
 }
@@ -135,7 +143,7 @@ static void stop_socket(struct apply *apply, const char *unit)
 	char *settings = read_settings(UNITS_STARTED, unit);
 	char *path = settings != NULL ? strstr(settings, listen) : NULL;
 
-	words_add(&apply->stop, unit);
+	add(&apply->stop, unit);
 	if (path != NULL) {
 		path += strlen(listen) - 1;
 		path[strcspn(path, "\n")] = '\0';
@@ -154,12 +162,12 @@ static void stop_gone(struct apply *apply)
 		if (strcmp(unit.load, "not-found") != 0 || strcmp(unit.active, "inactive") == 0)
 			continue;
 		if (strcmp(unit.active, "failed") == 0) {
-			words_add(&apply->reset, unit.name);
+			add(&apply->reset, unit.name);
 			continue;
 		}
 		socket_end = strstr(unit.name, ".socket");
 		if (socket_end == NULL) {
-			words_add(&apply->stop, unit.name);
+			add(&apply->stop, unit.name);
 			continue;
 		}
 		name = unit.name + (strncmp(unit.name, "spipe-", 6) == 0 ? 6 : 0);
@@ -181,7 +189,7 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 	if (!active && tunnel->option[TUNNEL_NOAUTO] != NULL)
 		return;
 	/* starting one that is active starts the path units that it wants */
-	words_add(&apply->start, socket_unit);
+	add(&apply->start, socket_unit);
 	if (!active)
 		printf("starting %s\n", tunnel->name);
 	else if (has_changed(socket_unit, false) ||
@@ -191,10 +199,10 @@ static void compare(struct apply *apply, const struct tunnel *tunnel)
 	} else {
 		/* the copy may be missing: /run was full, or an older version started the socket */
 		snprintf(path, sizeof(path), UNITS_LOADED "/%s", socket_unit);
-		words_add(&apply->copy, path);
+		add(&apply->copy, path);
 		if (tunnel_one_service(tunnel) && has_changed(service, true)) {
 			printf("renewing %s\n", tunnel->name);
-			words_add(&apply->renew, renew);
+			add(&apply->renew, renew);
 		}
 	}
 }
@@ -245,28 +253,22 @@ static int run(struct apply *apply, struct outcome *outcome)
 {
 	struct words reload = { NULL, 0 };
 	struct outcome ignored;
-	int result;
 
-	begin(&apply->stop, "systemctl stop --");
-	begin(&apply->reset, "systemctl reset-failed --");
-	begin(&apply->start, "systemctl start --");
-	begin(&apply->renew, "systemctl start --");
-	begin(&apply->copy, "install -D -m 644 -t " UNITS_STARTED " --");
-	begin(&reload, "systemctl daemon-reload");
-
-	result = check_before_apply(outcome) == 0 ? run_words(&reload, outcome) : -1;
-	words_free(&reload);
-	if (result != 0)
+	add(&reload, "daemon-reload");
+	if (check_before_apply(outcome) != 0 || run_on("systemctl", &reload, outcome) != 0)
 		return -1;
 	list_units(apply);
 	stop_gone(apply);
 	if (each_tunnel(apply, compare, outcome) != 0)
 		return -1;
 	/* All that stop come first: others may be about to take over their addresses. */
-	if (run_words(&apply->stop, outcome) != 0 || run_words(&apply->reset, outcome) != 0)
+	if (run_on("systemctl stop --", &apply->stop, outcome) != 0 ||
+	    run_on("systemctl reset-failed --", &apply->reset, outcome) != 0)
 		return -1;
-	run_words(&apply->start, &ignored); /* which of them fail, and why, is found out below */
-	if (run_words(&apply->renew, outcome) != 0 || run_words(&apply->copy, outcome) != 0)
+	/* which of them fail, and why, is found out below */
+	run_on("systemctl start --", &apply->start, &ignored);
+	if (run_on("systemctl start --", &apply->renew, outcome) != 0 ||
+	    run_on("install -D -m 644 -t " UNITS_STARTED " --", &apply->copy, outcome) != 0)
 		return -1;
 	list_units(apply);
 	if (each_tunnel(apply, verify, outcome) != 0)
@@ -280,18 +282,8 @@ static int run(struct apply *apply, struct outcome *outcome)
 int ctl_apply(int argc, char **argv, struct outcome *outcome)
 {
 	struct apply apply = { .units = NULL };
-	int result;
 
 	(void)argv;
-	if (argc != 1)
-		return fail(outcome, EX_USAGE, "apply takes no arguments; see --help");
-	result = run(&apply, outcome);
-	free(apply.units);
-	listeners_free(&apply.listeners);
-	words_free(&apply.stop);
-	words_free(&apply.reset);
-	words_free(&apply.start);
-	words_free(&apply.renew);
-	words_free(&apply.copy);
-	return result;
+	return argc == 1 ? run(&apply, outcome)
+			 : fail(outcome, EX_USAGE, "apply takes no arguments; see --help");
 }

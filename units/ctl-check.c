@@ -249,7 +249,6 @@ static void check_lines(struct check *check, struct table *table)
 			check_tunnel(check, &tunnel);
 	}
 	check->line = 0;
-	listeners_free(&check->listeners);
 }
 
 /* --- the units --------------------------------------------------------------------------- */

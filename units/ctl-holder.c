@@ -139,7 +139,7 @@ void listeners_read(struct listeners *listeners, bool holders)
 	DIR *dir = holders ? opendir("/proc") : NULL;
 	const struct dirent *entry;
 
-	listeners_free(listeners);
+	*listeners = (struct listeners){ .count = 0 };
 	read_tcp(listeners, "/proc/net/tcp");
 	read_tcp(listeners, "/proc/net/tcp6");
 	read_unix(listeners);
@@ -148,13 +148,6 @@ void listeners_read(struct listeners *listeners, bool holders)
 			read_holder(listeners, atoi(entry->d_name)); /* NOLINT(cert-err34-c) */
 	if (dir != NULL)
 		closedir(dir);
-}
-
-void listeners_free(struct listeners *listeners)
-{
-	free(listeners->listener);
-	free(listeners->units);
-	*listeners = (struct listeners){ .count = 0 };
 }
 
 /* Whether a socket listens at this port or path, whatever its IP address. */

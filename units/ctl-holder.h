@@ -21,10 +21,11 @@ struct listeners {
 	char *units; /* what `systemctl list-sockets` says; NULL: not asked yet */
 };
 
-/* Find them now, and if `holders` the processes that have them, which takes longer. Zero it before the first time. */
+/*
+ * Find them now, and if `holders` the processes that have them, which takes longer. What is found is kept until
+ * spipectl ends.
+ */
 void listeners_read(struct listeners *, bool holders);
-
-void listeners_free(struct listeners *);
 
 /*
  * Whether anything listens at exactly this address; or, `by_systemd`, whether systemd does, which only root

@@ -9,26 +9,6 @@
 
 #include "ctl.h"
 
-void words_add(struct words *words, const char *word)
-{
-	char *copy = strdup(word);
-	char **more = realloc(words->word, (words->count + 2) * sizeof(*more));
-
-	if (copy == NULL || more == NULL)
-		abort();
-	words->word = more;
-	more[words->count++] = copy;
-	more[words->count] = NULL;
-}
-
-void words_free(struct words *words)
-{
-	for (size_t i = 0; i < words->count; i++)
-		free(words->word[i]);
-	free(words->word);
-	*words = (struct words){ NULL, 0 };
-}
-
 static _Noreturn void become(const char *const *words, int out, bool errors)
 {
 	int null = open("/dev/null", O_RDONLY);

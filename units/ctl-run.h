@@ -5,17 +5,6 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-/* The words of a command line, as they are put together. All zero: none. */
-struct words {
-	char **word; /* up to a NULL */
-	size_t count;
-};
-
-/* Add a copy of a word. */
-void words_add(struct words *, const char *word);
-
-void words_free(struct words *);
-
 /*
  * Start a program, found in $PATH, with these words (the first is its name, NULL ends them). Returns
  * a stream of its standard output, and if `errors` of its standard error as well; or NULL.

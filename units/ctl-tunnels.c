@@ -138,7 +138,7 @@ static void read_table(struct tunnels *tunnels)
 {
 	struct table table;
 	struct tunnel tunnel;
-	struct listeners listeners = { .count = 0 };
+	struct listeners listeners;
 	struct outcome outcome;
 	enum table_result found;
 
@@ -149,7 +149,6 @@ static void read_table(struct tunnels *tunnels)
 		if (found == TABLE_TUNNEL)
 			read_tunnel(tunnels, &tunnel, &listeners);
 	table_close(&table);
-	listeners_free(&listeners);
 }
 
 /* --- what systemd says ------------------------------------------------------------------- */
@@ -344,7 +343,7 @@ char *tunnel_problem(const struct tunnel_state *tunnel)
 	char unit[96], *failing;
 	const char *const words[] = { "systemctl", "list-units", "--plain", "--no-legend", "--full",
 		"--state=failed,auto-restart", unit, NULL };
-	struct listeners listeners = { .count = 0 };
+	struct listeners listeners;
 	struct address_text address;
 
 	if (tunnel_is_listening(tunnel)) {
