@@ -12,13 +12,14 @@ int children_init(struct children *children, size_t room)
 {
 	memset(children, 0, sizeof(*children));
 	children->room = room;
+	children->number[CHILD_NONE] = (unsigned)room;
 	children->child = calloc(room, sizeof(*children->child));
 	return children->child == NULL ? -1 : 0;
 }
 
 static bool is_stranger(const struct child *child)
 {
-	return child->state == CHILD_WAITING || child->state == CHILD_STRANGER;
+	return child->state >= CHILD_WAITING && child->state <= CHILD_STRANGER;
 }
 
 static bool is_proved(const struct child *child)
@@ -33,65 +34,52 @@ static bool is_watched(const struct child *child, bool waiting)
 	return child->pid != 0 || (waiting && (child->heard & ~POLLIN) == 0);
 }
 
-/* Add `change`, 1 or -1, to the numbers of children of this one's kinds. */
-static void count(struct children *children, const struct child *child, int change)
+unsigned children_count(const struct children *children, enum child_state first,
+    enum child_state last)
 {
-	children->used += (unsigned)change;
-	if (child->pid == 0)
-		children->waiting += (unsigned)change;
-	if (child->starting)
-		children->starting += (unsigned)change;
-	if (is_stranger(child))
-		children->strangers += (unsigned)change;
-	if (is_proved(child))
-		children->proved += (unsigned)change;
+	unsigned number = 0;
+
+	for (int state = (int)first; state <= (int)last; state++)
+		number += children->number[state];
+	return number;
+}
+
+void children_set(struct children *children, struct child *child, enum child_state state)
+{
+	children->number[child->state]--;
+	child->state = state;
+	children->number[state]++;
 }
 
 void children_add(struct children *children, struct child child)
 {
 	struct child *place = children->child;
+	enum child_state state = child.state;
 
 	while (place->state != CHILD_NONE)
 		place++;
 	*place = child;
+	place->state = CHILD_NONE;
 	place->serial = children->serial++;
-	count(children, place, 1);
-}
-
-void children_set(struct children *children, struct child *child, enum child_state state)
-{
-	count(children, child, -1);
-	child->state = state;
-	count(children, child, 1);
+	children_set(children, place, state);
 }
 
 void children_start(struct children *children, struct child *child, enum child_state state,
     pid_t pid, int channel)
 {
-	count(children, child, -1);
 	close(child->fd);
 	child->fd = channel;
 	child->heard = 0;
 	child->pid = pid;
-	child->state = state;
-	child->starting = !is_proved(child);
-	count(children, child, 1);
+	children_set(children, child, state);
 }
 
 void children_remove(struct children *children, struct child *child)
 {
-	count(children, child, -1);
 	*(is_proved(child) ? &children->served : &children->refused) += 1;
 	if (child->fd != -1)
 		close(child->fd);
-	child->state = CHILD_NONE;
-}
-
-static void set_ready(struct children *children, struct child *child)
-{
-	count(children, child, -1);
-	child->starting = false;
-	count(children, child, 1);
+	children_set(children, child, CHILD_NONE);
 }
 
 /* Read a process's reports: there are four at the most. */
@@ -111,12 +99,11 @@ static void hear(struct children *children, struct child *child)
 			child->reported = true;
 			children->bytes_in += report.bytes_in;
 			children->bytes_out += report.bytes_out;
-		} else if (report.what == CHILD_IS_READY) {
-			set_ready(children, child);
+		} else if (report.what == CHILD_IS_READY && child->state == CHILD_STARTING) {
+			children_set(children, child, CHILD_STRANGER);
 		} else if (report.what == CHILD_ASKS && child->state == CHILD_PROVED) {
 			children_set(children, child, CHILD_ASKING);
 		} else if (report.what == CHILD_HAS_PROOF && !is_proved(child)) {
-			set_ready(children, child);
 			children_set(children, child,
 			    children->connects ? CHILD_PROVED : CHILD_SETTLED);
 		}
@@ -193,7 +180,7 @@ void children_make_room(struct children *children, const struct source_network *
 		return;
 	if (oldest->pid != 0)
 		kill(oldest->pid, SIGUSR2);
-	children_set(children, oldest, CHILD_LEAVING);
+	children_set(children, oldest, oldest->pid != 0 ? CHILD_LEAVING : CHILD_EVICTED);
 }
 
 void children_kill(const struct children *children, int signal)
@@ -223,8 +210,9 @@ void children_free(struct children *children, int but)
 
 int children_save(const struct children *children, int fd)
 {
-	if (dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", children->used,
-		children->served, children->refused, children->bytes_in, children->bytes_out) < 0)
+	if (dprintf(fd, "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+		children_count(children, CHILD_STARTING, CHILD_SETTLED), children->served,
+		children->refused, children->bytes_in, children->bytes_out) < 0)
 		return -1;
 	for (size_t i = 0; i < children->room; i++) {
 		const struct child *child = &children->child[i];
@@ -256,7 +244,7 @@ int children_restore(struct children *children, size_t room, FILE *file)
 	while (processes-- > 0 &&
 	    fscanf(file, "%d %d %d %d %" SCNu64 " %u %" SCNx64, &state, &child.pid, &child.fd,
 		&muted, &serial, &family, &network) == 7 &&
-	    child.pid > 0 && state >= CHILD_STRANGER && state <= CHILD_SETTLED) {
+	    child.pid > 0 && state >= CHILD_STARTING && state <= CHILD_SETTLED) {
 		child.state = (enum child_state)state;
 		child.muted = muted != 0;
 		child.source.family = (sa_family_t)family;

@@ -12,12 +12,15 @@
 
 enum child_state {
 	CHILD_NONE,     /* no child: a free place */
+	CHILD_EVICTED,  /* has no process and has to make room */
 	CHILD_WAITING,  /* a stranger that has no process yet */
+	CHILD_STARTING, /* a stranger's process that is not ready for its peer yet */
 	CHILD_STRANGER, /* a process whose peer has not proved a key */
-	CHILD_LEAVING,  /* a stranger that has to make room */
+	CHILD_LEAVING,  /* a stranger's process that has to make room */
 	CHILD_PROVED,   /* its peer has proved a key, or need not; may ask for the target */
 	CHILD_ASKING,   /* waits for the listener to connect to the target */
 	CHILD_SETTLED,  /* asks for nothing any more */
+	CHILD_STATES    /* how many there are */
 };
 
 /* A connection of a listener, and the process that serves it. */
@@ -26,7 +29,6 @@ struct child {
 	pid_t pid;   /* 0: it has no process */
 	int fd;      /* a socket on which it reports, -1: closed; without process: the connection */
 	short heard; /* what poll(2) found at a waiting connection */
-	bool starting;   /* a stranger's process that is not ready for its peer yet */
 	bool reported;   /* how much it carried: it has ended by itself */
 	bool muted;      /* leaves no record as long as it has not proved a key */
 	uint64_t serial; /* the order of accepting */
@@ -38,9 +40,8 @@ struct child {
 struct children {
 	struct child *child;
 	size_t room;
-	bool connects; /* the listener connects to the target for its children */
-	/* Numbers of places. Strangers include those waiting, but not those leaving. */
-	unsigned used, waiting, starting, strangers, proved;
+	bool connects;                 /* the listener connects to the target for its children */
+	unsigned number[CHILD_STATES]; /* of places in each state */
 	uint64_t serial;
 	uint64_t served, refused, bytes_in, bytes_out; /* of those that have ended */
 };
@@ -56,6 +57,9 @@ struct child_report {
 
 /* Make `room` places. Returns 0, or -1 if memory ran out. */
 int children_init(struct children *, size_t room);
+
+/* How many are in one of the states from `first` to `last`. */
+unsigned children_count(const struct children *, enum child_state first, enum child_state last);
 
 /* Add a connection, which is not in state CHILD_NONE. There must be a free place. */
 void children_add(struct children *, struct child);

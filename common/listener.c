@@ -93,11 +93,13 @@ static bool has_strangers(const struct listener *l)
 static void send_status(struct listener *l, bool ready, bool progress)
 {
 	const struct children *c = &l->children;
+	unsigned proved = children_count(c, CHILD_PROVED, CHILD_SETTLED);
+	unsigned strangers = children_count(c, CHILD_WAITING, CHILD_STRANGER);
 
 	report_listening(l->report, ready, progress,
 	    "%u connections, %u strangers; %" PRIu64 " served, %" PRIu64 " refused, %" PRIu64
 	    " bytes in, %" PRIu64 " bytes out",
-	    c->proved, c->strangers, c->served, c->refused, c->bytes_in, c->bytes_out);
+	    proved, strangers, c->served, c->refused, c->bytes_in, c->bytes_out);
 	l->status_due = NEVER;
 }
 
@@ -153,7 +155,12 @@ static int64_t patience(const struct listener *l)
 
 static bool is_waiting(const struct child *child)
 {
-	return child->state != CHILD_NONE && child->pid == 0;
+	return child->state == CHILD_WAITING || child->state == CHILD_EVICTED;
+}
+
+static bool is_empty(const struct listener *l)
+{
+	return l->children.number[CHILD_NONE] == l->children.room;
 }
 
 static bool is_pausing(const struct listener *l)
@@ -166,8 +173,8 @@ static bool is_accepting(const struct listener *l)
 	const struct children *c = &l->children;
 
 	return !l->ending && !l->reloading && !is_pausing(l) &&
-	    c->proved < l->limits->connections && c->used < c->room &&
-	    (has_strangers(l) || c->waiting == 0);
+	    children_count(c, CHILD_PROVED, CHILD_SETTLED) < l->limits->connections &&
+	    c->number[CHILD_NONE] > 0 && (has_strangers(l) || c->number[CHILD_WAITING] == 0);
 }
 
 /* Strangers make room for one more from `source`. */
@@ -176,7 +183,7 @@ static void make_room(struct listener *l, const struct source_network *source)
 	if (source->family != 0 &&
 	    children_strangers(&l->children, source) >= l->limits->per_source)
 		children_make_room(&l->children, source);
-	if (l->children.strangers >= l->limits->strangers)
+	if (children_count(&l->children, CHILD_WAITING, CHILD_STRANGER) >= l->limits->strangers)
 		children_make_room(&l->children, NULL);
 }
 
@@ -222,7 +229,8 @@ static int accept_from(struct listener *l, int fd, struct outcome *outcome)
 static int start(struct listener *l, struct child *child, struct accepted *accepted)
 {
 	static const int least = 1;
-	enum child_state state = child->state;
+	bool evicted = child->state == CHILD_EVICTED;
+	enum child_state state = evicted ? CHILD_LEAVING : CHILD_STARTING;
 	int channel[2];
 	pid_t pid;
 
@@ -235,7 +243,7 @@ static int start(struct listener *l, struct child *child, struct accepted *accep
 	if (pid == 0) {
 		close(channel[0]);
 		/* Other signals were for the listener. */
-		signal_stop = state == CHILD_LEAVING ? SIGUSR2 : 0;
+		signal_stop = evicted ? SIGUSR2 : 0;
 		*accepted = (struct accepted){ child->fd, channel[1], child->since, child->remote,
 			l->children.connects, child->muted };
 		return 1;
@@ -249,8 +257,6 @@ static int start(struct listener *l, struct child *child, struct accepted *accep
 	l->troubled = false;
 	if (!has_strangers(l))
 		state = l->children.connects ? CHILD_PROVED : CHILD_SETTLED;
-	else if (state == CHILD_WAITING)
-		state = CHILD_STRANGER;
 	children_start(&l->children, child, state, pid, channel[0]);
 	return 0;
 }
@@ -263,7 +269,7 @@ static int attend(struct listener *l, struct child *child, struct accepted *acce
 {
 	int64_t waited = l->now - child->since;
 	bool late = waited >= l->limits->timeout; /* no process could be had in time */
-	bool gone = child->state == CHILD_LEAVING ||
+	bool gone = child->state == CHILD_EVICTED ||
 	    (child->heard & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 	bool due = gone || child->heard != 0 || waited >= patience(l) || l->reloading;
 
@@ -277,12 +283,12 @@ static int attend(struct listener *l, struct child *child, struct accepted *acce
 		children_remove(&l->children, child);
 		return 0;
 	}
-	if (l->children.starting >= (child->muted ? 1 : STARTING))
+	if (l->children.number[CHILD_STARTING] >= (child->muted ? 1 : STARTING))
 		return 0;
 	child->muted = has_strangers(l) && !records_reserve(&l->records, &child->source, l->now);
 	if (start(l, child, accepted) == 1)
 		return 1;
-	if (child->pid == 0 && has_strangers(l) && !child->muted)
+	if (is_waiting(child) && has_strangers(l) && !child->muted)
 		records_release(&l->records, &child->source, l->now);
 	return 0;
 }
@@ -428,7 +434,7 @@ static void wait_for_news(struct listener *l)
 	count += children_watch(&l->children, !pausing, l->slots + l->count);
 	if (pausing)
 		wake = earlier(wake, l->paused_until);
-	if (l->limits->exit_idle != 0 && l->children.used == 0)
+	if (l->limits->exit_idle != 0 && is_empty(l))
 		wake = earlier(wake, l->idle_since + l->limits->exit_idle);
 	if (wait_poll(l->slots, count, wake) == -1) {
 		if (errno != EINTR) {
@@ -443,7 +449,7 @@ static void wait_for_news(struct listener *l)
 
 static bool is_over(struct listener *l)
 {
-	if (l->children.used > 0) {
+	if (!is_empty(l)) {
 		l->idle_since = l->now;
 		return false;
 	}
@@ -463,7 +469,7 @@ static int run(struct listener *l, struct accepted *accepted, char *const *argv,
 		/* Strangers that will leave no record come last. */
 		if (attend_all(l, false, accepted) == 1 || attend_all(l, true, accepted) == 1)
 			return 1;
-		if (l->reloading && l->children.waiting == 0)
+		if (l->reloading && children_count(&l->children, CHILD_EVICTED, CHILD_WAITING) == 0)
 			reload(l, argv);
 		if (is_over(l))
 			return 0;
