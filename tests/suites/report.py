@@ -358,11 +358,13 @@ def syslog():
         expect_like("record", message[3], run.record())
         expect("stderr", run.message, "")
 
-        # In the time of this place: its file is read before the sandbox forbids that.
+        # In the time of this place: its file is read before the sandbox forbids that. musl's syslog(3) takes UTC.
+        with open(os.environ[role.upper()], "rb") as file:
+            offsets = (7, 8) if b"GLIBC" in file.read() else (0, 1)
         run = Run(role, TZ=":" + os.path.abspath("zone"))
         run.converse()
         hour, = (int(message[11:13]) for message in log.rest())
-        expect("hours from UTC", (hour - time.gmtime(time.time() - 30).tm_hour) % 24 in (7, 8), True)
+        expect("hours from UTC", (hour - time.gmtime(time.time() - 30).tm_hour) % 24 in offsets, True)
 
         run = Run(role, ["--verbose"])
         run.converse()
