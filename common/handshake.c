@@ -82,12 +82,14 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 }
 
 /* Send `size` bytes at `ours`, then receive as many into `theirs`. Either may be NULL. */
-static int exchange(const struct handshake *h, struct side *wire, const uint8_t *ours,
-    uint8_t *theirs, size_t size, int64_t deadline, struct outcome *outcome)
+static int exchange(struct handshake *h, struct side *wire, const uint8_t *ours, uint8_t *theirs,
+    size_t size, int64_t deadline, struct outcome *outcome)
 {
 	if ((ours == NULL || side_write_all(wire, ours, size, deadline) == 0) &&
-	    (theirs == NULL || side_read_all(wire, theirs, size, deadline) == 0))
+	    (theirs == NULL || side_read_all(wire, theirs, size, deadline) == 0)) {
+		h->nonce_received |= theirs != NULL; /* it comes first */
 		return 0;
+	}
 	if (errno == EINTR && signal_stop)
 		return fail_signal(outcome, signal_stop, " during the handshake");
 	if (errno == ETIMEDOUT)
@@ -134,13 +136,6 @@ static int begin(struct handshake *h, struct side *wire, uint8_t *ours, int64_t 
 	return exchange(h, wire, ours, NULL, NONCE_SIZE, deadline, outcome);
 }
 
-static int receive_nonce(struct handshake *h, struct side *wire, uint8_t *theirs, int64_t deadline,
-    struct outcome *outcome)
-{
-	h->nonce_received = exchange(h, wire, NULL, theirs, NONCE_SIZE, deadline, outcome) == 0;
-	return h->nonce_received ? 0 : -1;
-}
-
 int handshake_client(struct handshake *h, struct side *wire, const uint8_t secret[static KEY_SIZE],
     int64_t deadline, struct outcome *outcome)
 {
@@ -153,7 +148,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 	/* This takes long and needs nothing from the server, whose nonce is on its way meanwhile. */
 	if (compute_y(h) != 0)
 		return no_memory(outcome);
-	if (receive_nonce(h, wire, h->nonces + NONCE_SIZE, deadline, outcome) != 0)
+	if (exchange(h, wire, NULL, h->nonces + NONCE_SIZE, NONCE_SIZE, deadline, outcome) != 0)
 		return -1;
 	hmac_key_set(&h->K, secret, KEY_SIZE);
 	handshake_derive_dhmac(h);
@@ -179,7 +174,7 @@ int handshake_server_meet(struct handshake *h, struct side *wire,
 
 	h->peer = "client";
 	if (begin(h, wire, h->nonces + NONCE_SIZE, deadline, outcome) != 0 ||
-	    receive_nonce(h, wire, h->nonces, deadline, outcome) != 0 ||
+	    exchange(h, wire, NULL, h->nonces, NONCE_SIZE, deadline, outcome) != 0 ||
 	    exchange(h, wire, NULL, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
 		return -1;
 	index = handshake_find_key(h, secrets, count);
