@@ -84,18 +84,13 @@ static void enforce(int ruleset)
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define DENY (SECCOMP_RET_ERRNO | EPERM)
-#define ALLOW(call) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 1), RETURN(SECCOMP_RET_ALLOW)
+/* How many instructions to skip if what was loaded is equal, and if it is not. */
+#define EQUAL(value, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (yes), (no))
+#define ALLOW(call) EQUAL(__NR_##call, 0, 1), RETURN(SECCOMP_RET_ALLOW)
 /* Arguments are 64 bits, loaded in halves; what we compare fits the lower half. */
 #define HALF(n, offset) \
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n]) + (offset))
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define ARGUMENT(n) HALF(n, 0)
-#define UPPER_HALF(n) HALF(n, 4)
-#else
-#define ARGUMENT(n) HALF(n, 4)
-#define UPPER_HALF(n) HALF(n, 0)
-#endif
+#define ARGUMENT(n) HALF(n, __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 4)
 /* The allowed call with the highest number. */
 #ifdef __NR_futex_time64
 #define LAST_CALL __NR_futex_time64
@@ -104,31 +99,26 @@ static void enforce(int ruleset)
 #endif
 /* ALLOW the call if its argument n is NULL. */
 #define ALLOW_NULL(call, n) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 6), ARGUMENT(n), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2), UPPER_HALF(n), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0), RETURN(DENY), RETURN(SECCOMP_RET_ALLOW)
+	EQUAL(__NR_##call, 0, 6), HALF(n, 0), EQUAL(0, 0, 2), HALF(n, 4), EQUAL(0, 1, 0), \
+	RETURN(DENY), RETURN(SECCOMP_RET_ALLOW)
 /* ALLOW setsockopt(2) of one option. */
 #define ALLOW_OPTION(level, option) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setsockopt, 0, 5), ARGUMENT(1), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (level), 0, 3), ARGUMENT(2), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (option), 0, 1), RETURN(SECCOMP_RET_ALLOW), LOAD(nr)
+	EQUAL(__NR_setsockopt, 0, 5), ARGUMENT(1), EQUAL(level, 0, 3), ARGUMENT(2), \
+	EQUAL(option, 0, 1), RETURN(SECCOMP_RET_ALLOW), LOAD(nr)
 /* ALLOW the call if its argument n has none of the bits. */
 #define ALLOW_WITHOUT(call, n, bits) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 4), ARGUMENT(n), \
-	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (bits), 0, 1), RETURN(DENY), \
-	RETURN(SECCOMP_RET_ALLOW)
+	EQUAL(__NR_##call, 0, 4), ARGUMENT(n), \
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (bits), 0, 1), RETURN(DENY), RETURN(SECCOMP_RET_ALLOW)
 /* ALLOW the call if its argument n is a or b. */
 #define ALLOW_IF(call, n, a, b) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##call, 0, 5), ARGUMENT(n), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (a), 1, 0), \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (b), 0, 1), \
+	EQUAL(__NR_##call, 0, 5), ARGUMENT(n), EQUAL(a, 1, 0), EQUAL(b, 0, 1), \
 	RETURN(SECCOMP_RET_ALLOW), LOAD(nr)
 
 static int filter_calls(pid_t child)
 {
 	struct sock_filter program[] = {
 		LOAD(arch),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0),
+		EQUAL(ARCHITECTURE, 1, 0),
 		RETURN(SECCOMP_RET_KILL_PROCESS),
 		LOAD(nr),
 		/* No newer call is allowed. The kernel asks the filter about every call there is. */
