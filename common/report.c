@@ -55,9 +55,13 @@ static bool stderr_is_journal(void)
 }
 #endif
 
-/* Before the sandbox, which lets us neither connect to the log nor read the time zone. */
+/*
+ * Before the sandbox, which lets us neither connect to the log nor read the time zone. What a
+ * listener has left its child may lead to a syslogd that has been restarted since.
+ */
 static void open_syslog(const char *program)
 {
+	closelog();
 	openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	tzset();
 }
@@ -95,7 +99,7 @@ void report_on(struct report *report, const struct peer *peer, bool verbose)
 	report->record = report->messages;
 	if (report->messages == TO_STDERR && !verbose)
 		report->record = network ? TO_SYSLOG : NOWHERE;
-	if (report->record == TO_SYSLOG && report->messages != TO_SYSLOG)
+	if (report->record == TO_SYSLOG)
 		open_syslog(report->program);
 }
 

@@ -392,6 +392,26 @@ def syslog_of_failures():
     expect_like("stderr", run.message, r"spipe-dec: [^\n]* \(status 77\)\n")
 
 
+@case
+@covered
+def syslog_restarted():
+    """A listener whose stderr is its socket, as under inetd: its later connections find a new syslogd."""
+    key_file()
+    log = Listener(LOG)
+    with socket.create_server(("127.0.0.1", 0)) as near:
+        command = [os.environ["DEC"], "-k", "secret", "--", "cat"]
+        process = subprocess.Popen(command, stdin=near, stdout=near, stderr=near)
+        for _ in range(2):
+            client = start.connected(near)
+            client.shutdown(socket.SHUT_WR)
+            expect_like("record", log_line(log.next() or "")[3], r".* key -: .* \(status 77\)")
+            client.close()
+            log.close()
+            log = Listener(LOG)
+        process.terminate()
+        expect("status", process.wait(held.WAIT), 0)
+
+
 @each_way(case)
 @covered
 def syslog_only_for_networks():
