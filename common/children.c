@@ -58,6 +58,8 @@ void children_add(struct children *children, struct child child)
 
 	while (place->state != CHILD_NONE)
 		place++;
+	if (place == children->child + children->end)
+		children->end++;
 	*place = child;
 	place->state = CHILD_NONE;
 	place->serial = children->serial++;
@@ -115,7 +117,7 @@ bool children_reap(struct children *children, struct child *ended, int *status)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, status, WNOHANG)) > 0)
-		for (size_t i = 0; i < children->room; i++) {
+		for (size_t i = 0; i < children->end; i++) {
 			struct child *child = &children->child[i];
 
 			if (child->state == CHILD_NONE || child->pid != pid)
@@ -132,7 +134,7 @@ nfds_t children_watch(const struct children *children, bool waiting, struct poll
 {
 	nfds_t number = 0;
 
-	for (size_t i = 0; i < children->room; i++)
+	for (size_t i = 0; i < children->end; i++)
 		if (is_watched(&children->child[i], waiting))
 			slots[number++] = (struct pollfd){ .fd = children->child[i].fd,
 				.events = POLLRDHUP |
@@ -142,7 +144,7 @@ nfds_t children_watch(const struct children *children, bool waiting, struct poll
 
 void children_hear(struct children *children, bool waiting, const struct pollfd *slots)
 {
-	for (size_t i = 0; i < children->room; i++) {
+	for (size_t i = 0; i < children->end; i++) {
 		struct child *child = &children->child[i];
 
 		if (!is_watched(child, waiting) || (slots++)->revents == 0)
@@ -158,7 +160,7 @@ unsigned children_strangers(const struct children *children, const struct source
 {
 	unsigned number = 0;
 
-	for (size_t i = 0; i < children->room; i++)
+	for (size_t i = 0; i < children->end; i++)
 		number += is_stranger(&children->child[i]) &&
 		    source_equal(source, &children->child[i].source);
 	return number;
@@ -168,7 +170,7 @@ void children_make_room(struct children *children, const struct source_network *
 {
 	struct child *oldest = NULL;
 
-	for (size_t i = 0; i < children->room; i++) {
+	for (size_t i = 0; i < children->end; i++) {
 		struct child *child = &children->child[i];
 
 		if (is_stranger(child) &&
@@ -185,21 +187,21 @@ void children_make_room(struct children *children, const struct source_network *
 
 void children_kill(const struct children *children, int signal)
 {
-	for (size_t i = 0; i < children->room; i++)
+	for (size_t i = 0; i < children->end; i++)
 		if (children->child[i].state != CHILD_NONE && children->child[i].pid != 0)
 			kill(children->child[i].pid, signal);
 }
 
 void children_set_inherited(const struct children *children, bool inherited)
 {
-	for (size_t i = 0; i < children->room; i++)
+	for (size_t i = 0; i < children->end; i++)
 		if (children->child[i].state != CHILD_NONE && children->child[i].fd != -1)
 			fcntl(children->child[i].fd, F_SETFD, inherited ? 0 : FD_CLOEXEC);
 }
 
 void children_free(struct children *children, int but)
 {
-	for (size_t i = 0; i < children->room; i++) {
+	for (size_t i = 0; i < children->end; i++) {
 		const struct child *child = &children->child[i];
 
 		if (child->state != CHILD_NONE && child->fd != -1 && child->fd != but)
@@ -214,7 +216,7 @@ int children_save(const struct children *children, int fd)
 		children_count(children, CHILD_STARTING, CHILD_SETTLED), children->served,
 		children->refused, children->bytes_in, children->bytes_out) < 0)
 		return -1;
-	for (size_t i = 0; i < children->room; i++) {
+	for (size_t i = 0; i < children->end; i++) {
 		const struct child *child = &children->child[i];
 		uint64_t network;
 

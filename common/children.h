@@ -39,7 +39,8 @@ struct child {
 
 struct children {
 	struct child *child;
-	size_t room;
+	size_t room;                   /* places there are */
+	size_t end;                    /* the first place that has never been taken */
 	bool connects;                 /* the listener connects to the target for its children */
 	unsigned number[CHILD_STATES]; /* of places in each state */
 	uint64_t serial;

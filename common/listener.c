@@ -296,7 +296,7 @@ static int attend(struct listener *l, struct child *child, struct accepted *acce
 /* Do what connections wait for, muted ones or the others. Returns 1 in a new process, else 0. */
 static int attend_all(struct listener *l, bool muted, struct accepted *accepted)
 {
-	for (size_t i = 0; i < l->children.room; i++) {
+	for (size_t i = 0; i < l->children.end; i++) {
 		struct child *child = &l->children.child[i];
 		int64_t next = child->since + patience(l);
 
@@ -398,7 +398,7 @@ static void end_all(struct listener *l)
 {
 	children_kill(&l->children, SIGTERM);
 	children_kill(&l->children, SIGCONT); /* one that is stopped cannot end */
-	for (size_t i = 0; i < l->children.room; i++)
+	for (size_t i = 0; i < l->children.end; i++)
 		if (is_waiting(&l->children.child[i]))
 			children_remove(&l->children, &l->children.child[i]);
 }
