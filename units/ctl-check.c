@@ -140,20 +140,18 @@ static bool load_keys(struct check *check, const char *const *files, size_t coun
 
 static void check_keys(struct check *check, const struct tunnel *tunnel)
 {
-	char paths[TABLE_KEYS][PATH_MAX + 16], name[NAME_MAX + 1];
+	char name[NAME_MAX + 1];
 	const char *files[TABLE_KEYS];
 	bool with_rules = tunnel->role == ROLE_DEC, good = true;
 
 	for (int i = 0; i < tunnel->key_count; i++) {
-		const struct tunnel_key *key = &tunnel->keys[i];
-		const char *path = files[i] = paths[i];
+		const char *path = files[i] = tunnel->keys[i].path;
 
-		snprintf(paths[i], sizeof(paths[i]), "%s%s", key->prefix, key->path);
 		if (tunnel->option[TUNNEL_ENCRYPTED] != NULL) {
 			if (access(path, F_OK) != 0)
 				problem(check, true, "key %s: %s", path, strerror(errno));
 			good = false; /* only systemd can decrypt it */
-		} else if (key->directory) {
+		} else if (tunnel->keys[i].directory) {
 			load_keys(check, NULL, 0, path, with_rules, true);
 			if (units_find_unfit(path, name))
 				problem(check, true,

@@ -24,7 +24,7 @@
 
 struct probe {
 	const char *key;
-	char key_path[PATH_MAX + 16]; /* what key points to, if it is from the table */
+	char key_path[TABLE_PATH_SIZE]; /* what key points to, if it is from the table */
 	char address[NI_MAXHOST + 16];
 	char bind[64]; /* "": none */
 	bool no_pfs, require_pfs;
@@ -58,7 +58,7 @@ static int take_key(struct probe *probe, const struct tunnel *tunnel, struct out
 	if (key->directory || tunnel->option[TUNNEL_ENCRYPTED] != NULL)
 		return fail(outcome, EX_USAGE, "the key of %s is %s: give one with -k",
 		    tunnel->name, key->directory ? "a directory" : "encrypted");
-	snprintf(probe->key_path, sizeof(probe->key_path), "%s%s", key->prefix, key->path);
+	snprintf(probe->key_path, sizeof(probe->key_path), "%s", key->path);
 	probe->key = probe->key_path;
 	return 0;
 }

@@ -93,7 +93,7 @@ static struct tunnel_state *tunnel_of_unit(struct tunnels *tunnels, const char *
 /* The keys that the tunnel could use: some may never have been used. */
 static void read_keys(struct tunnel_state *state, const struct tunnel *tunnel)
 {
-	char path[PATH_MAX + 16], id[KEY_ID_SIZE];
+	char id[KEY_ID_SIZE];
 	struct keyring ring;
 	struct outcome outcome;
 
@@ -105,8 +105,7 @@ static void read_keys(struct tunnel_state *state, const struct tunnel *tunnel)
 		}
 		ring = (struct keyring){ .any_mode = true }; /* as in the service */
 		outcome = (struct outcome){ 0 };
-		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
-		keyring_load(&ring, NULL, 0, path, false, NEVER, &outcome);
+		keyring_load(&ring, NULL, 0, key->path, false, NEVER, &outcome);
 		for (size_t i = 0; i < ring.count; i++) {
 			key_id(ring.secret[i], id);
 			replace(&get_key(state, ring.key[i].name)->id, id);

@@ -48,19 +48,18 @@ say(enum level level, unsigned line, const char *format, ...)
 static void warn_of_keys(const struct tunnel *tunnel)
 {
 	const struct tunnel_key *key;
-	char path[PATH_MAX + 16], name[NAME_MAX + 1];
+	char name[NAME_MAX + 1];
 
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
-		snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
-		if (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+		if (access(key->path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
 			say(LEVEL_WARNING, tunnel->line,
 			    "warning: no %s %s: connections will fail without it",
-			    key->directory ? "key directory" : "key file", path);
-		else if (key->directory && units_find_unfit(path, name))
+			    key->directory ? "key directory" : "key file", key->path);
+		else if (key->directory && units_find_unfit(key->path, name))
 			say(LEVEL_WARNING, tunnel->line,
 			    "warning: the name of %s/%s is too long, or not plain ASCII without a "
 			    "colon: the service cannot start until it is renamed",
-			    path, name);
+			    key->path, name);
 	}
 }
 

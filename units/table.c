@@ -213,22 +213,20 @@ static int check_target(struct tunnel *tunnel, char *text, struct outcome *outco
 static int add_key(struct tunnel *tunnel, char *text, struct outcome *outcome)
 {
 	struct tunnel_key *key = &tunnel->keys[tunnel->key_count];
-	const char *slash;
-	size_t length = strlen(text);
+	size_t length = strlen(text), size;
 
 	if (tunnel->key_count == TABLE_KEYS)
 		return wrong(outcome, "more than %d keys; use a directory", TABLE_KEYS);
 	key->directory = length > 0 && text[length - 1] == '/';
 	if (key->directory)
 		text[length - 1] = '\0';
-	key->prefix = *text == '/' ? "" : "/etc/spipe/";
-	key->path = text;
-	slash = strrchr(text, '/');
-	key->name = slash != NULL ? slash + 1 : text;
+	size = (size_t)snprintf(key->path, sizeof(key->path), "%s%s",
+	    *text == '/' ? "" : "/etc/spipe/", text);
+	key->name = file_name(key->path);
 	length = strlen(key->name);
-	if (!is_path(text) || length > 240)
+	if (!is_path(text) || size >= sizeof(key->path) || length > 240)
 		return wrong(outcome,
-		    "KEY: not a plain path of letters, digits and _ . - / + @ = ~");
+		    "KEY: not a plain path of letters, digits and _ . - / + @ = ~, or too long");
 	/* the rules of "k" are a credential "k.conf" */
 	if (length > 5 && strcmp(key->name + length - 5, ".conf") == 0)
 		return wrong(outcome, "KEY: %s is the name of a rules file, not of a key",

@@ -17,14 +17,14 @@
  * else in a unit file than what it means here.
  */
 
-#define TABLE_LINE 4096   /* a line is shorter, in bytes */
-#define TABLE_KEYS 16     /* most keys of a tunnel */
-#define TABLE_NETWORKS 32 /* most networks that may connect to it */
+#define TABLE_LINE 4096     /* a line is shorter, in bytes */
+#define TABLE_PATH_SIZE 512 /* of the path of a key */
+#define TABLE_KEYS 16       /* most keys of a tunnel */
+#define TABLE_NETWORKS 32   /* most networks that may connect to it */
 
 struct tunnel_key {
-	bool directory;     /* every file in it is a key */
-	const char *prefix; /* of the path: "" or "/etc/spipe/" */
-	const char *path;
+	bool directory; /* every file in it is a key */
+	char path[TABLE_PATH_SIZE];
 	const char *name; /* the last part of the path */
 };
 

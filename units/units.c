@@ -29,9 +29,10 @@ struct source {
 	int dir; /* where they are written */
 	const struct tunnel *tunnel;
 	const char *table;
-	char base[96];            /* what the names of the tunnel's units begin with */
-	const char *problem;      /* of a wrong line: what is wrong */
-	char path[PATH_MAX + 32]; /* what the unit that is being written watches */
+	char base[96];       /* what the names of the tunnel's units begin with */
+	const char *problem; /* of a wrong line: what is wrong */
+	/* what the unit being written watches */
+	char path[TABLE_PATH_SIZE + sizeof(".conf")];
 	/* the socket's lines about the units that watch for all tunnels */
 	char wants[WATCHED_MOST * (NAME_MAX + sizeof("Wants=\n"))];
 };
@@ -215,12 +216,11 @@ static void put_keys(FILE *unit, const struct tunnel *tunnel)
 	 * the program refuses it, and no rules. Without it the service would not start at all.
 	 */
 	for (key = tunnel->keys; key < tunnel->keys + tunnel->key_count; key++) {
-		fprintf(unit, "%s=%s:%s%s\n", load, key->name, key->prefix, key->path);
+		fprintf(unit, "%s=%s:%s\n", load, key->name, key->path);
 		fprintf(unit, "SetCredential=%s:missing\n", key->name);
 		if (tunnel->role == ROLE_ENC || key->directory)
 			continue;
-		fprintf(unit, "LoadCredential=%s.conf:%s%s.conf\n", key->name, key->prefix,
-		    key->path);
+		fprintf(unit, "LoadCredential=%s.conf:%s.conf\n", key->name, key->path);
 		fprintf(unit, "SetCredential=%s.conf:#\n", key->name);
 	}
 }
@@ -562,17 +562,18 @@ static int watch(struct source *source, const char *path, const char *end, struc
 /* Of a key below /etc/spipe the directory is watched, as there are many; else the key and its rules. */
 static int watch_key(struct source *source, const struct tunnel_key *key, struct outcome *outcome)
 {
-	char path[PATH_MAX + 16];
-	bool below = *key->prefix != '\0';
+	char parent[sizeof(key->path)];
 
-	snprintf(path, sizeof(path), "%s%s", key->prefix, key->path);
-	if (below && !key->directory)
-		*strrchr(path, '/') = '\0';
-	if (watch(source, path, "", outcome) != 0)
+	if (key->directory)
+		return watch(source, key->path, "", outcome);
+	if (strncmp(key->path, "/etc/spipe/", strlen("/etc/spipe/")) == 0) {
+		snprintf(parent, sizeof(parent), "%.*s", (int)(key->name - key->path) - 1,
+		    key->path);
+		return watch(source, parent, "", outcome);
+	}
+	if (watch(source, key->path, "", outcome) != 0)
 		return -1;
-	return !below && !key->directory && source->tunnel->role == ROLE_DEC
-	    ? watch(source, path, ".conf", outcome)
-	    : 0;
+	return source->tunnel->role == ROLE_DEC ? watch(source, key->path, ".conf", outcome) : 0;
 }
 
 static int write_watches(struct source *source, struct outcome *outcome)
