@@ -141,8 +141,8 @@ def play(function, directory):
     for fd in {output, null} - {0, 1, 2, 6, 7}:
         os.close(fd)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for number in signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2:
-        signal.signal(number, signal.SIG_DFL)  # nohup, for one, ignores some, and so would all that we start
+    for name in "HUP INT QUIT TERM CHLD USR1 USR2".split():
+        signal.signal(getattr(signal, "SIG" + name), signal.SIG_DFL)  # a job in the background ignores some
     signal.signal(signal.SIGALRM, too_late)
     signal.alarm(TIMEOUT)
     try:
