@@ -82,7 +82,7 @@ has_line() { # FILE LINE
 	cp -a "$SYSTEMD_TREE" clean
 	# shellcheck disable=SC2016
 	unshare --mount --pid --fork --kill-child sh -c 'mount -t proc proc clean/proc && mount --rbind /dev clean/dev &&
-		exec autopkgtest -B --setup-commands "apt-get update" "$@" -- chroot "$PWD/clean"' - \
+		exec env -u TMPDIR autopkgtest -B --setup-commands "apt-get update" "$@" -- chroot "$PWD/clean"' - \
 		"$ROOT"/one/deb/*.dsc "$ROOT"/one/deb/spipe-filters_*.deb >autopkgtest.err 2>&1
 	grep -q '^interop  *PASS$' autopkgtest.err
 }
