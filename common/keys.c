@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -183,23 +184,17 @@ static int load_key(struct keyring *ring, int dir, const char *path, const char 
 	return 0;
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-	size_t length = strlen(name), size = strlen(end);
-
-	return length >= size && strcmp(name + length - size, end) == 0;
-}
-
 /* Not every file in a key directory: no leftovers of editors and packages. */
-static int may_be_key(const struct dirent *entry)
+static bool may_be_key(const char *name)
 {
-	static const char *const leftovers[] = { ".bak", ".old", ".swp", ".tmp", ".orig", "~", "#",
-		".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmnew", ".rpmorig" };
+	static const char *const others[] = { ".*", "README*", "*.bak", "*.old", "*.swp", "*.tmp",
+		"*.orig", "*~", "*#", "*.dpkg-old", "*.dpkg-new", "*.dpkg-dist", "*.rpmsave",
+		"*.rpmnew", "*.rpmorig" };
 
-	for (size_t i = 0; i < sizeof(leftovers) / sizeof(leftovers[0]); i++)
-		if (ends_with(entry->d_name, leftovers[i]))
-			return 0;
-	return 1;
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (fnmatch(others[i], name, 0) == 0)
+			return false;
+	return true;
 }
 
 /* Rules that belong to no key are probably meant for one: bob.conf for bob.key. */
@@ -231,11 +226,10 @@ static int load_directory(struct keyring *ring, int dir, const char *name, const
 		const char *file = ring->entries[i]->d_name;
 		struct outcome problem = { 0 };
 
-		if (strncmp(file, prefix, length) != 0 || file[length] == '.' ||
-		    strncmp(file + length, "README", strlen("README")) == 0 ||
+		if (strncmp(file, prefix, length) != 0 || !may_be_key(file + length) ||
 		    !is_regular(dir, ring->entries[i]))
 			continue;
-		if (ends_with(file, ".conf"))
+		if (fnmatch("*.conf", file, 0) == 0)
 			check_owner(ring, dir, file);
 		else if (load_key(ring, dir, file, file + length, length != 0, &problem) != 0) {
 			if (problem.signal != 0)
@@ -287,8 +281,7 @@ int keyring_load(struct keyring *ring, const char *const *files, size_t count, c
 	if (dir != NULL) {
 		dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (dir_fd == -1 ||
-		    (ring->entry_count = scandir(path, &ring->entries, may_be_key, alphasort)) ==
-			-1)
+		    (ring->entry_count = scandir(path, &ring->entries, NULL, alphasort)) == -1)
 			return fail(outcome, EX_CONFIG, "key directory %s: %s", path,
 			    strerror(errno));
 	}
