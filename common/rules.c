@@ -13,18 +13,15 @@
 static const char *parse_date(struct rules *rules, const char *word)
 {
 	struct tm day = { 0 }, given;
-	int used = 0;
+	const char *end = NULL;
 	time_t start;
 
 	if (rules->expires != 0)
 		return "expires is given twice";
-	if (word == NULL || strlen(word) != 10 || strspn(word, "-0123456789") != 10 ||
-	    sscanf(word, "%4d-%2d-%2d%n", /* NOLINT(cert-err34-c): few digits */
-		&day.tm_year, &day.tm_mon, &day.tm_mday, &used) != 3 ||
-	    used != 10)
+	if (word != NULL && strlen(word) == 10 && strspn(word, "-0123456789") == 10)
+		end = strptime(word, "%Y-%m-%d", &day);
+	if (end == NULL || *end != '\0')
 		return "expires needs a date as YYYY-MM-DD";
-	day.tm_year -= 1900;
-	day.tm_mon--;
 	given = day;
 	start = timegm(&day);
 	if (given.tm_mon != day.tm_mon || given.tm_mday != day.tm_mday || start <= 0)
