@@ -319,9 +319,7 @@ static void put_network(FILE *unit, const struct tunnel *tunnel)
 	const struct address_text *target = &tunnel->target;
 	bool command = tunnel->command != NULL;
 
-	if (command ? tunnel->option[TUNNEL_NETWORK] != NULL &&
-		    strcmp(tunnel->option[TUNNEL_NETWORK], "no") == 0
-		    : target->kind == ADDRESS_UNIX)
+	if (command ? tunnel->option[TUNNEL_NETWORK] != NULL : target->kind == ADDRESS_UNIX)
 		fputs("PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\n",
 		    unit);
 	else if (!command && target->kind == ADDRESS_VSOCK)
