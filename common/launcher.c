@@ -91,8 +91,11 @@ static _Noreturn void watch(pid_t command, pid_t filter)
 	sigaddset(&child, SIGCHLD);
 	prctl(PR_SET_PDEATHSIG, SIGCHLD);
 	while (waitpid(command, &status, WNOHANG) == 0) {
-		if (getppid() != filter)
+		if (getppid() != filter) {
+			if (getpgid(command) != getpgrp())
+				kill(command, SIGKILL); /* before our end of its input is closed */
 			kill(0, SIGKILL);
+		}
 		sigwaitinfo(&child, NULL);
 	}
 	if (WIFSIGNALED(status))

@@ -232,6 +232,23 @@ held() {
 	done
 }
 
+@test "SIGKILL of spipe-dec does not look like an end to a command that has left its process group, either" {
+	# The kernel does not kill it when the launcher has died: it has seen to that.
+	held "exec /usr/bin/python3 -c 'import ctypes, os, sys
+os.setsid()
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+with open(\"pid.new\", \"w\") as file:
+    print(os.getpid(), file=file)
+os.rename(\"pid.new\", \"pid\")
+sys.stdin.read()
+open(\"clean\", \"w\")'"
+	kill -KILL "$dec"
+	gone_within 2 "$(cat pid)"
+	[ ! -e clean ]
+	exec 9>&-
+	ended 5 "$enc"
+}
+
 @test "spipe-enc: no command is left when a signal ends the filter" {
 	local signal command enc
 	for signal in TERM INT HUP KILL; do
