@@ -460,7 +460,7 @@ assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 80000' "$GENERAT
 		vsock:3:1 vsock:2:1
 	EOF
 	# those that are started by hand may take turns
-	generate 'a dec 1 2 k' 'b dec 1 3 k noauto' 'c dec 1 4 k noauto'
+	generate 'a dec 1 2 k noauto' 'b dec 1 3 k noauto' 'c dec 1 4 k' 'd dec 1 5 k noauto'
 	[ "$status" -eq 0 ]
 }
 
