@@ -339,24 +339,27 @@ void tunnels_read(struct tunnels *tunnels)
 
 char *tunnel_problem(const struct tunnel_state *tunnel)
 {
-	char unit[96], *failing;
+	char socket_unit[96], services[96], *text;
 	const char *const words[] = { "systemctl", "list-units", "--plain", "--no-legend", "--full",
-		"--state=failed,auto-restart", unit, NULL };
+		"--state=failed,auto-restart", services, NULL };
 	struct listeners listeners;
 	struct address_text address;
 
+	snprintf(socket_unit, sizeof(socket_unit), "spipe-%s.socket", tunnel->name);
+	snprintf(services, sizeof(services), "spipe-%s@*.service", tunnel->name);
+	text = unit_property(socket_unit, "Description");
+	if (strncmp(text, TABLE_PATH ":", strlen(TABLE_PATH ":")) == 0)
+		return copy(text); /* of a wrong line, it says what is wrong */
 	if (tunnel_is_listening(tunnel)) {
-		snprintf(unit, sizeof(unit), "spipe-%s@*.service", tunnel->name);
-		run_program(words, &failing);
-		failing[strcspn(failing, " \n")] = '\0';
-		return *failing != '\0' ? unit_error(failing) : failing;
+		run_program(words, &text);
+		text[strcspn(text, " \n")] = '\0';
+		return *text != '\0' ? unit_error(text) : text;
 	}
 	if (strcmp(tunnel->state, "inactive") == 0 ||
 	    address_split(&address, tunnel->listen, true) != NULL)
 		return copy("");
-	snprintf(unit, sizeof(unit), "spipe-%s.socket", tunnel->name);
 	listeners_read(&listeners, true);
-	return address_problem(&listeners, &address, unit);
+	return address_problem(&listeners, &address, socket_unit);
 }
 
 /* --- the journal ------------------------------------------------------------------------- */

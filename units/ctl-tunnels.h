@@ -70,7 +70,7 @@ bool tunnel_is_here(const struct tunnel_state *);
 
 bool tunnel_is_listening(const struct tunnel_state *);
 
-/* Why it does not listen although it should, or why its service does not start; "": neither, or unknown. */
+/* What is wrong with its line, why it does not listen although it should, or why its service does not start; or "". */
 char *tunnel_problem(const struct tunnel_state *);
 
 /* How many connections of a key have ended. */

@@ -33,6 +33,7 @@ setup_file() {
 		front	enc	127.0.0.1:8118	127.0.0.1:9001	out.key
 		account	dec	/srv/account.sock 127.0.0.1:9000 clients/ user=nobody-has-this-name
 		odd	dec	127.0.0.1:8119	127.0.0.1:9000	odd/
+		typo	dec	127.0.0.1:8120	127.0.0.1:9000	clients/ maxcon=1
 	END
 	# A tunnel without the table: its keys are no credentials, and can have any name.
 	mkdir shared/own units/spipe-own@.service.d
@@ -194,6 +195,8 @@ is() {
 	eventually 10 failing
 	inside systemctl stop spipe-odd.socket
 	is 't["problem"]' '' counted
+	run -69 inside spipectl status typo
+	[ "${lines[2]}" = "/etc/spipetab:$(grep -n ^typo "$ROOT/spipetab" | cut -d : -f 1): option maxcon: no such option" ]
 }
 
 # talk NAME PORT TEXT: a connection that says TEXT, and stays.
@@ -238,7 +241,7 @@ talk() {
 	eventually 10 is 't["served"], t["refused"]' '(2, 1)' shown
 	run -0 inside spipectl status
 	[ "${lines[0]}" = 'TUNNEL          ROLE STATE     SINCE       NOW STRANGERS  SERVED  FAILED REFUSED' ]
-	[ "${#lines[@]}" -eq 20 ]
+	[ "${#lines[@]}" -eq 21 ]
 	for name in shown out each full open; do
 		inside spipectl status "$name"
 	done >details
