@@ -7,8 +7,9 @@
 #include "secret.h"
 #include "wait.h"
 
-void handshake_derive_dhmac(struct handshake *h)
+void handshake_set_key(struct handshake *h, const uint8_t secret[static KEY_SIZE])
 {
+	hmac_key_set(&h->K, secret, KEY_SIZE);
 	pbkdf2_once(&h->K, h->nonces, sizeof(h->nonces), h->dhmac, sizeof(h->dhmac));
 }
 
@@ -72,8 +73,7 @@ long handshake_find_key(struct handshake *h, const uint8_t (*secrets)[KEY_SIZE],
 		for (size_t j = 0; j < KEY_SIZE; j++)
 			chosen[j] |= (uint8_t)(secrets[i][j] & match);
 	}
-	hmac_key_set(&h->K, chosen, sizeof(chosen));
-	handshake_derive_dhmac(h);
+	handshake_set_key(h, chosen);
 	wipe(&K, sizeof(K));
 	wipe(dhmac_C, sizeof(dhmac_C));
 	wipe(mac, sizeof(mac));
@@ -150,8 +150,7 @@ int handshake_client(struct handshake *h, struct side *wire, const uint8_t secre
 		return no_memory(outcome);
 	if (exchange(h, wire, NULL, h->nonces + NONCE_SIZE, NONCE_SIZE, deadline, outcome) != 0)
 		return -1;
-	hmac_key_set(&h->K, secret, KEY_SIZE);
-	handshake_derive_dhmac(h);
+	handshake_set_key(h, secret);
 	proof_mac(h->dhmac, h->ours, h->ours + DH_SIZE);
 	if (exchange(h, wire, h->ours, h->theirs, PROOF_SIZE, deadline, outcome) != 0)
 		return -1;

@@ -39,8 +39,8 @@ struct handshake {
 
 /* What both ends compute, from the design of spiped (DESIGN.md there): pure functions of h. */
 
-/* dhmac from K and nonces. */
-void handshake_derive_dhmac(struct handshake *);
+/* K from the pre-shared key, and dhmac from K and nonces. */
+void handshake_set_key(struct handshake *, const uint8_t secret[static KEY_SIZE]);
 
 /* ours = y || HMAC(dhmac_key, y), y = 2^x, or 1 without pfs. Returns 0 or -1 (memory). */
 int handshake_prove(struct handshake *, const uint8_t dhmac[static HASH_SIZE]);

@@ -68,8 +68,7 @@ static int search_hit(void)
 	static uint8_t keys[20][KEY_SIZE];
 
 	memset(keys[13], 1, sizeof(keys[13]));
-	hmac_key_set(&h.K, keys[13], KEY_SIZE);
-	handshake_derive_dhmac(&h);
+	handshake_set_key(&h, keys[13]);
 	h.pfs = false;
 	handshake_prove(&h, h.dhmac);
 	memcpy(h.theirs, h.ours, sizeof(h.theirs));

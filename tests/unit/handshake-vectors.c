@@ -114,8 +114,7 @@ static void check_end(const struct known *known, const uint8_t secret[KEY_SIZE],
 		}
 		handshake_find_key(&h, keys, 2);
 	} else {
-		hmac_key_set(&h.K, secret, KEY_SIZE);
-		handshake_derive_dhmac(&h);
+		handshake_set_key(&h, secret);
 	}
 	check(known, "dhmac_C", h.dhmac, DHMAC_C);
 	check(known, "dhmac_S", h.dhmac + HASH_SIZE, DHMAC_S);

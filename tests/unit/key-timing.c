@@ -51,8 +51,7 @@ static void prove(struct handshake *h, const uint8_t secret[static KEY_SIZE])
 
 	fill(h->nonces, sizeof(h->nonces));
 	fill(h->theirs, DH_SIZE);
-	hmac_key_set(&h->K, secret, KEY_SIZE);
-	handshake_derive_dhmac(h);
+	handshake_set_key(h, secret);
 	hmac_key_set(&key, h->dhmac, HASH_SIZE);
 	hmac(&key, h->theirs, DH_SIZE, NULL, 0, h->theirs + DH_SIZE);
 	wipe(h->dhmac, sizeof(h->dhmac));
