@@ -272,8 +272,8 @@ int launcher_far_side(struct launcher *launcher, bool fd_pass, int64_t deadline,
 }
 
 /*
- * Kill the group. A command that has left it dies with the launcher. Returns the launcher's status,
- * as from wait(2).
+ * Kill the group. A command that has left it dies with the launcher, unless it has changed its user,
+ * too. Returns the launcher's status, as from wait(2).
  */
 static int reap(struct launcher *launcher)
 {
