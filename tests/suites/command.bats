@@ -154,6 +154,16 @@ socket.send_fds(s, [b'x'], [f if isinstance(f, int) else f.fileno() for f in fil
 	done
 }
 
+@test "-p: a command that has passed back its socket sees the end of its input" {
+	local give="import socket, sys
+end, target = socket.socket(fileno=1), socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+socket.send_fds(end, [b'x'], [target.fileno()])
+sys.stdin.read()"
+	listen dec "$DEC" -k key -- cat
+	run -0 timeout -s KILL 20 "$ENC" -o 10 -p -k key -- /usr/bin/python3 -c "$give" "$port" <<<hello
+	[ "$output" = hello ]
+}
+
 @test "-p: nc that cannot connect is named" {
 	refuse
 	run -69 --separate-stderr "$ENC" -p -k key -- nc -F 127.0.0.1 "$port" </dev/null
