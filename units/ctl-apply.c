@@ -129,8 +129,10 @@ static bool has_changed(const char *unit, bool unknown)
 {
 	char *started = read_settings(UNITS_STARTED, unit);
 	char *loaded = read_settings(UNITS_LOADED, unit);
-	bool changed = started != NULL && loaded != NULL ? strcmp(started, loaded) != 0 : unknown;
+	bool changed = unknown;
 
+	if (started != NULL)
+		changed = loaded == NULL ? unknown : strcmp(started, loaded) != 0;
 	free(started);
 	free(loaded);
 	return changed;

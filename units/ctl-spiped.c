@@ -109,8 +109,8 @@ static int parse_spiped(struct spiped *spiped, int argc, char **argv, struct out
 	const char *program = argc > 0 ? file_name(argv[0]) : "", *missing, *value;
 	int letter;
 
-	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0,
-		.value = { ['k'] = "", ['s'] = "", ['t'] = "" } };
+	*spiped = (struct spiped){ .is_spipe = strcmp(program, "spipe") == 0 };
+	spiped->value['k'] = spiped->value['s'] = spiped->value['t'] = "";
 	if (!spiped->is_spipe && strcmp(program, "spiped") != 0)
 		return fail(outcome, EX_USAGE, "%s is not spiped or spipe", program);
 	if (spiped->is_spipe)
@@ -457,7 +457,7 @@ static int take(struct request *request, int argc, char **argv, struct outcome *
 int ctl_from_spiped(int argc, char **argv, struct outcome *outcome)
 {
 	struct request request = { .name = "" };
-	struct spiped spiped;
+	struct spiped spiped = { 0 };
 	struct replacement new;
 	int result = take(&request, argc, argv, outcome);
 
