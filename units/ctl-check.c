@@ -251,18 +251,14 @@ static void check_lines(struct check *check, struct table *table)
 
 /* --- the units --------------------------------------------------------------------------- */
 
-/*
- * Find files in the directory of units by patterns, up to a NULL, with `start` in front of each. At the
- * beginning of the result `room` places are left for other words.
- */
-static glob_t find_units(const struct check *check, const char *start, const char *const *patterns,
-    size_t room)
+/* Find files in the directory of units by patterns, up to a NULL, with `start` in front of each. */
+static glob_t find_units(const struct check *check, const char *start, const char *const *patterns)
 {
-	glob_t found = { .gl_offs = room };
-	int flags = GLOB_DOOFFS;
+	glob_t found = { 0 };
+	int flags = 0;
 	char *path;
 
-	for (; *patterns != NULL; patterns++, flags |= GLOB_APPEND) {
+	for (; *patterns != NULL; patterns++, flags = GLOB_APPEND) {
 		if (asprintf(&path, "%s/%s%s", check->dir_path, start, *patterns) == -1)
 			abort();
 		glob(path, flags, NULL, &found);
@@ -281,7 +277,7 @@ static void show_units(const struct check *check)
 	FILE *file;
 
 	snprintf(start, sizeof(start), "spipe-%s", check->show);
-	found = find_units(check, start, patterns, 0);
+	found = find_units(check, start, patterns);
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		file = fopen(found.gl_pathv[i], "re");
 		if (file == NULL)
@@ -298,7 +294,7 @@ static void show_units(const struct check *check)
 static void remove_units(const struct check *check)
 {
 	static const char *const patterns[] = { "*/*", "*", NULL };
-	glob_t found = find_units(check, "", patterns, 0);
+	glob_t found = find_units(check, "", patterns);
 
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		remove(found.gl_pathv[i]);
@@ -323,14 +319,21 @@ static void print_verdict(struct check *check, bool error, char *output)
 static void verify(struct check *check)
 {
 	static const char *const patterns[] = { "*.path", "*.service", "*.socket", NULL };
-	const char *words[] = { "systemd-analyze", "verify", "--man=no", "--recursive-errors=no" };
-	glob_t found = find_units(check, "", patterns, sizeof(words) / sizeof(words[0]));
+	static const char *const words[] = { "systemd-analyze", "verify", "--man=no",
+		"--recursive-errors=no" };
+	const size_t count = sizeof(words) / sizeof(words[0]);
+	glob_t found = find_units(check, "", patterns);
+	const char **command = calloc(count + found.gl_pathc + 1, sizeof(*command));
 	char *output;
 	int status;
 
+	if (command == NULL)
+		abort();
+	memcpy(command, words, sizeof(words));
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		command[count + i] = found.gl_pathv[i];
 	if (found.gl_pathc > 0) {
-		memcpy(found.gl_pathv, words, sizeof(words));
-		status = run_program((const char *const *)found.gl_pathv, &output);
+		status = run_program(command, &output);
 		if (status == 127)
 			problem(check, false,
 			    "the units were not verified: there is no systemd-analyze");
@@ -338,6 +341,7 @@ static void verify(struct check *check)
 			print_verdict(check, status != 0, output);
 		free(output);
 	}
+	free(command);
 	globfree(&found);
 }
 
